@@ -1,0 +1,3 @@
+from dropaudit.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""One defect, one file; nowhere a list to edit."""
