@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """A program: scanned by the tests, printed in the docs.
+    """A program: scanned by the tests, printed in the documentation.
 
     Lines that must be reported end in `# <code>`; every other line must stay silent, for every
-    rule. `fixed` is what all fixes together make of it; `live` names the codes that the runtime
-    auditor must report when `model(batch)` runs.
+    rule. `fixed` is what all fixes together, unsafe ones included, make of it. `live` names the
+    codes that the runtime auditor must report when `model(batch)` runs.
     """
 
     code: str
@@ -42,21 +44,33 @@ class Example:
 
 @dataclass(frozen=True)
 class Rule:
-    """One defect: its code, its name, the page that explains it, the programs that show it."""
+    """One defect: its code, its name, the page that explains it, the programs that show it.
+
+    `triggers` are regular expressions over the bytes of a file, one of which must match wherever
+    a check of the rule can report: files that match none are not parsed.
+    """
 
     code: str
     name: str
     doc: str
-    severity: Severity
-    triggers: tuple[str, ...]
-    examples: tuple[Example, ...]
+    severity: Severity = Severity.ERROR
+    triggers: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    preview: bool = False
     source_checks: list[tuple[type[cst.CSTNode], SourceCheck[Any]]] = field(
-        default_factory=list, repr=False
+        default_factory=list, repr=False, compare=False
     )
 
     @property
     def summary(self) -> str:
-        return self.doc.strip().splitlines()[0]
+        """The first paragraph of the page, on one line."""
+        return " ".join(self.doc.strip().split("\n\n")[0].split())
+
+    @property
+    def help(self) -> str:
+        """What to do instead, on one line: the first paragraph under "Use instead"."""
+        _, _, rest = self.doc.partition("\n## Use instead\n")
+        return " ".join(rest.strip().split("\n\n")[0].split())
 
     def in_source(self, kind: type[N]) -> Callable[[SourceCheck[N]], SourceCheck[N]]:
         """Register a stateless generator that is called with every `kind` node of a file."""
@@ -73,5 +87,19 @@ def rules() -> tuple[Rule, ...]:
     """Every rule in `dropaudit.rules`, by code. A rule that cannot be imported is an error."""
     import dropaudit.rules as package
 
-    modules = (import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__))
-    return tuple(sorted((m.rule for m in modules), key=lambda rule: rule.code))
+    names = (found.name for found in pkgutil.iter_modules(package.__path__))
+    modules = (import_module(f"{package.__name__}.{name}") for name in names)
+    return tuple(sorted((module.rule for module in modules), key=lambda rule: rule.code))
+
+
+@cache
+def names() -> dict[str, str]:
+    """Code to rule name, read from the rule files without importing them (or libcst).
+
+    >>> names()["DRP201"]
+    'functional-dropout-ignoring-mode'
+    """
+    head = re.compile(r'^rule = Rule\(\s*"(DRP\d{3})",\s*"([a-z0-9-]+)"', re.MULTILINE)
+    files = sorted((Path(__file__).parent / "rules").glob("[a-z]*.py"))
+    found = (head.search(file.read_text("utf-8")) for file in files)
+    return dict(sorted((match[1], match[2]) for match in found if match))

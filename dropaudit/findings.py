@@ -7,28 +7,40 @@ from enum import Enum
 
 
 class Severity(str, Enum):
+    """How sure a reader can be that a finding must be acted on."""
+
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Location:
-    """A range in a file as editors count it: lines and columns from one, the end exclusive."""
+    """A range in a file as editors count it: lines and columns from one, the end exclusive.
+
+    `cell` is the number of a notebook's code cell, from one; lines then count within the cell.
+
+    >>> print(Location("net.py", 3, 9, 3, 20))
+    net.py:3:9
+    >>> print(Location("nb.ipynb", 2, 8, 2, 9, cell=2))
+    nb.ipynb:cell 2:2:8
+    """
 
     path: str
     line: int
     column: int
     end_line: int
     end_column: int
+    cell: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line}:{self.column}"
+        cell = "" if self.cell is None else f"cell {self.cell}:"
+        return f"{self.path}:{cell}{self.line}:{self.column}"
 
 
 @dataclass(frozen=True, order=True)
 class Edit:
-    """Replace the bytes `start:stop` of the file by `text`."""
+    """Replace the bytes `start:stop` of the Python source by `text`, encoded as the file is."""
 
     start: int
     stop: int
@@ -36,25 +48,35 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class Fix:
+    """Edits that mend one finding together. Safe: behavior and comments are kept."""
+
+    title: str
+    edits: tuple[Edit, ...]
+    safe: bool
+
+
+@dataclass(frozen=True)
 class Finding:
     """One occurrence of a defect. Plain data: comparable, picklable, printable.
 
     >>> where = Location("net.py", 3, 9, 3, 20)
-    >>> print(Finding("DRP401", Severity.ERROR, where, "the result is thrown away"))
-    net.py:3:9: DRP401 the result is thrown away
+    >>> print(Finding("DRP401", "discarded-result", Severity.ERROR, where, "result thrown away"))
+    net.py:3:9: DRP401 result thrown away
     """
 
     code: str
+    name: str
     severity: Severity
     where: Location
     message: str
-    edits: tuple[Edit, ...] = ()
-    safe: bool = False
+    help: str = ""
+    fix: Fix | None = None
 
     def __str__(self) -> str:
-        mark = "[*] " if self.edits else ""
-        return f"{self.where}: {self.code} {mark}{self.message}"
+        return f"{self.where}: {self.code} {self.message}"
 
     @property
-    def sort_key(self) -> tuple[str, int, int, str, str]:
-        return (self.where.path, self.where.line, self.where.column, self.code, self.message)
+    def sort_key(self) -> tuple[str, int, int, int, str, str]:
+        where = self.where
+        return (where.path, where.cell or 0, where.line, where.column, self.code, self.message)

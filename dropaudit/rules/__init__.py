@@ -1,1 +1,1 @@
-"""One defect, one file; nowhere a list to edit."""
+"""The catalogue: one defect, one file. The file name is the rule's name."""
