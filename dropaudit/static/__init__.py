@@ -1,1 +1,1 @@
-"""The half that knows libcst."""
+"""The half that reads source code. Imports libcst, never torch."""
