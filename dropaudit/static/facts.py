@@ -1,0 +1,235 @@
+"""What one file says of a class: its bases, its methods, what it puts on `self`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import libcst as cst
+
+from dropaudit.static.source import Source, is_name, self_attribute
+from dropaudit.static.walk import descend
+
+DROPOUT_MODULES = frozenset(
+    f"torch.nn.{n}"
+    for n in "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout".split()
+)
+_CONTAINERS = frozenset(f"torch.nn.{n}" for n in "Sequential ModuleList ModuleDict".split())
+_NO_MODULE = re.compile(
+    r"^(object|builtins\.|abc\.|typing\.|unittest\.|dict|list|Exception|torch\.autograd\.Function$"
+    r"|torch\.utils\.data|flax|keras|tensorflow|tf\.|haiku|jax|mxnet|chainer|paddle|mindspore"
+    r"|enum\.|torch\.optim|collections\.)"
+)
+_MODULE_NAME = re.compile(
+    r"(Module|Model|Net|Network|Layer|Block|Attention|Encoder|Decoder|Conv|Head|MessagePassing)$"
+)
+_HOLDS_DROPOUT = re.compile(r"torch\.nn\.(Transformer\w*|MultiheadAttention|LSTM|GRU|RNN)$")
+
+
+@dataclass(frozen=True)
+class AttributeValue:
+    """One `self.name = value` in a method."""
+
+    name: str
+    value: cst.BaseExpression
+    method: cst.FunctionDef
+    statement: cst.CSTNode
+
+
+class ClassFacts:
+    """Facts of one class; asked through `Source.facts`, computed when first asked."""
+
+    def __init__(self, node: cst.ClassDef, source: Source) -> None:
+        self.node = node
+        self.name = node.name.value
+        self._source = source
+
+    @cached_property
+    def base_names(self) -> tuple[str, ...]:
+        """Dotted names of the bases that this file does not define."""
+        nodes = (a.value for a in self.node.bases)
+        rest = (n for n in nodes if self._source.definition(n) is None)
+        return tuple(self._source.name_of(n) or self._source.text(n) for n in rest)
+
+    @cached_property
+    def local_bases(self) -> tuple[ClassFacts, ...]:
+        """The bases that this file defines, directly and further up."""
+        found: list[ClassFacts] = []
+        queue: list[cst.ClassDef] = [self.node]
+        while queue:
+            for base in queue.pop().bases:
+                definition = self._source.definition(base.value)
+                if isinstance(definition, cst.ClassDef) and definition is not self.node:
+                    facts = self._source.facts(definition)
+                    if facts not in found:
+                        found.append(facts)
+                        queue.append(definition)
+        return tuple(found)
+
+    @cached_property
+    def lineage(self) -> tuple[ClassFacts, ...]:
+        """This class and its bases in this file."""
+        return (self, *self.local_bases)
+
+    @cached_property
+    def subclasses(self) -> tuple[ClassFacts, ...]:
+        """The classes of this file that build on this one."""
+        every = (self._source.facts(c) for c in self._source.nodes[cst.ClassDef])
+        return tuple(f for f in every if self in f.local_bases)
+
+    @cached_property
+    def foreign_bases(self) -> tuple[str, ...]:
+        """Dotted names of all bases outside this file, through the bases inside it."""
+        return tuple(dict.fromkeys(n for f in self.lineage for n in f.base_names))
+
+    @cached_property
+    def is_module(self) -> bool:
+        """Whether this is an `nn.Module`: by a base that is one, or by evidence."""
+        foreign = self.foreign_bases
+        if any(n.startswith(("torch.nn.", "torch_geometric.nn", "transformers.")) for n in foreign):
+            return not any("Config" in n or n.startswith("torch.nn.init") for n in foreign)
+        if any(_LIGHTNING.search(n) for n in foreign):
+            return True
+        unknown = [n for n in foreign if not _NO_MODULE.search(n)]
+        if not unknown:
+            return False
+        looks = any(_MODULE_NAME.search(n) for n in unknown)
+        return looks and any(f.method("forward") or f.builds_modules for f in self.lineage)
+
+    @cached_property
+    def is_plain_module(self) -> bool:
+        """Whether all that this class inherits is known: `nn.Module` and classes of this file."""
+        return set(self.foreign_bases) <= {"torch.nn.Module", "object", "abc.ABC"} and bool(
+            self.foreign_bases
+        )
+
+    @cached_property
+    def is_function(self) -> bool:
+        """Whether this is a `torch.autograd.Function`."""
+        return any(
+            n.endswith("autograd.Function") or n.endswith("autograd.function.Function")
+            for n in self.foreign_bases
+        )
+
+    @cached_property
+    def builds_modules(self) -> bool:
+        """Whether `self` is given something of `torch.nn`."""
+        values = (a.value for a in self.assigned)
+        return any(
+            isinstance(v, cst.Call) and self._source.name_of(v.func).startswith("torch.nn.")
+            for v in values
+        )
+
+    @cached_property
+    def methods(self) -> dict[str, cst.FunctionDef]:
+        """The functions in the body of the class, by name; the last definition counts."""
+        body = self.node.body.body
+        found = [s for s in body if isinstance(s, cst.FunctionDef)]
+        for statement in body:
+            if isinstance(statement, cst.If):
+                found.extend(s for s in statement.body.body if isinstance(s, cst.FunctionDef))
+        return {f.name.value: f for f in found}
+
+    def method(self, name: str) -> cst.FunctionDef | None:
+        """The method called `name`, of this class or a base in this file."""
+        return next((f.methods[name] for f in self.lineage if name in f.methods), None)
+
+    @cached_property
+    def assigned(self) -> tuple[AttributeValue, ...]:
+        """Every `self.name = value` in the methods of this class, in source order."""
+        return tuple(self._assignments())
+
+    def values(self, name: str) -> list[cst.BaseExpression]:
+        """What `self.name` is given, in this class and its bases in this file."""
+        return [a.value for f in self.lineage for a in f.assigned if a.name == name]
+
+    def dropout_module(self, name: str) -> cst.Call | None:
+        """The call that builds `self.name` where all its values are dropout modules."""
+        values = self.values(name)
+        calls = [v for v in values if self.is_dropout(v)]
+        return calls[0] if calls and len(calls) == len(values) else None  # type: ignore[return-value]
+
+    def is_dropout(self, value: cst.CSTNode) -> bool:
+        """Whether `value` builds one of torch's dropout modules."""
+        return isinstance(value, cst.Call) and self._source.name_of(value.func) in DROPOUT_MODULES
+
+    @cached_property
+    def holds_dropout(self) -> bool:
+        """Whether a module of this class has dropout inside, as far as this file shows."""
+        return self._holds(frozenset())
+
+    def _holds(self, seen: frozenset[str]) -> bool:
+        if self.name in seen:
+            return False
+        seen |= {self.name}
+        return any(
+            self._source_holds(call, seen)
+            for f in self.lineage
+            for call in descend(f.node)
+            if isinstance(call, cst.Call)
+        )
+
+    def _source_holds(self, call: cst.Call, seen: frozenset[str]) -> bool:
+        name = self._source.name_of(call.func)
+        if name in DROPOUT_MODULES or name.startswith("torch.nn.functional.dropout"):
+            return True
+        definition = self._source.definition(call.func)
+        if isinstance(definition, cst.ClassDef):
+            return self._source.facts(definition)._holds(seen)
+        return False
+
+    def _assignments(self) -> Iterator[AttributeValue]:
+        for method in self.methods.values():
+            for node in descend(method.body, stop=(cst.ClassDef,)):
+                match node:
+                    case cst.Assign(targets=targets, value=value):
+                        for target in targets:
+                            yield from _pairs(target.target, value, method, node)
+                    case cst.AnnAssign(target=target, value=cst.BaseExpression() as value):
+                        yield from _pairs(target, value, method, node)
+
+
+def builds_dropout(source: Source, value: cst.CSTNode) -> bool:
+    """Whether `value` builds a module that has dropout inside, as far as this file shows."""
+    for node in descend(value, stop=(cst.Lambda,)):
+        if not isinstance(node, cst.Call):
+            continue
+        name = source.name_of(node.func)
+        if name in DROPOUT_MODULES:
+            return True
+        if _HOLDS_DROPOUT.match(name) and source.argument(node, "dropout") is not None:
+            return True
+        definition = source.definition(node.func)
+        if isinstance(definition, cst.ClassDef):
+            facts = source.facts(definition)
+            if facts.is_module and facts.holds_dropout:
+                return True
+    return False
+
+
+def is_container(name: str) -> bool:
+    """Whether `name` is a torch container that registers what it is given."""
+    return name in _CONTAINERS
+
+
+_LIGHTNING = re.compile(r"(^|\.)(LightningModule|pl\.LightningModule|ScriptModule)$")
+
+
+def _pairs(
+    target: cst.CSTNode, value: cst.BaseExpression, method: cst.FunctionDef, node: cst.CSTNode
+) -> Iterator[AttributeValue]:
+    name = self_attribute(target)
+    if name:
+        yield AttributeValue(name, value, method, node)
+    elif isinstance(target, cst.Tuple):
+        whole = isinstance(value, cst.Tuple) and len(value.elements) == len(target.elements)
+        for at, element in enumerate(target.elements):
+            one = value.elements[at].value if whole else value  # type: ignore[attr-defined]
+            yield from _pairs(element.value, one, method, node)
+
+
+def is_true(node: cst.CSTNode | None) -> bool:
+    """Whether `node` is the literal True (or 1)."""
+    return is_name(node, "True") or (isinstance(node, cst.Integer) and node.value == "1")

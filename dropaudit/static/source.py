@@ -1,0 +1,284 @@
+"""A parsed file, and the questions that rules ask of it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import libcst as cst
+
+from dropaudit.static.names import Binding, Kind, Scope, bind, canonical
+from dropaudit.static.walk import children
+
+if TYPE_CHECKING:
+    from dropaudit.static.facts import ClassFacts
+    from dropaudit.static.modes import Modes
+
+_SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda, cst.ListComp, cst.SetComp, cst.DictComp)
+_SCOPE_TYPES = frozenset((*_SCOPES, cst.GeneratorExp))
+_INDEXED = frozenset((cst.Call, cst.ClassDef, cst.FunctionDef, cst.Lambda, cst.Attribute))
+_CONVENTIONAL = {"nn": "torch.nn", "F": "torch.nn.functional", "torch": "torch"}
+_STAR_NAMES = re.compile(r"dropout\w*|\w*Dropout\w*|ModuleList|Sequential|Module|LSTM|GRU|RNN|Linear")
+
+FunctionLike = (cst.FunctionDef, cst.Lambda)
+
+
+@dataclass(frozen=True)
+class Change:
+    """Text to put before, after or in place of a node, or before a call's closing parenthesis."""
+
+    node: cst.CSTNode
+    where: Literal["before", "after", "replace", "inside"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check yields: a node and a message; the scanner turns it into a finding."""
+
+    node: cst.CSTNode
+    message: str
+    changes: tuple[Change, ...] = ()
+    safe: bool = False
+    title: str = ""
+
+
+class Source:
+    """One file: its tree, parents, scopes and an index of nodes by type.
+
+    Raises `libcst.ParserSyntaxError` for what is not Python, `UnicodeError` and `LookupError`
+    for what cannot be decoded.
+    """
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path = path
+        self.module = cst.parse_module(data)
+        self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
+        self.scopes: dict[cst.CSTNode, Scope] = {}
+        self.nodes: defaultdict[type, list[Any]] = defaultdict(list)
+        self._facts: dict[cst.ClassDef, ClassFacts] = {}
+        self._walk()
+
+    def _walk(self) -> None:
+        root = Scope(self.module, None)
+        self.scopes[self.module] = root
+        stack: list[tuple[cst.CSTNode, Scope]] = [(self.module, root)]
+        parents, nodes = self.parents, self.nodes
+        while stack:
+            node, scope = stack.pop()
+            kind = type(node)
+            nodes[kind].append(node)
+            if kind is cst.FunctionDef or kind is cst.ClassDef:
+                what = Kind.FUNCTION if kind is cst.FunctionDef else Kind.CLASS
+                scope.bind(node.name.value, Binding(what, node))  # type: ignore[attr-defined]
+            else:
+                bind(node, scope)
+            below = children(node)
+            if kind in _SCOPE_TYPES:
+                inner = self.scopes[node] = Scope(node, scope)
+                for child in reversed(below):
+                    parents[child] = node
+                    outside = isinstance(child, (cst.Decorator, cst.Annotation, cst.Arg))
+                    stack.append((child, scope if outside else inner))
+                continue
+            for child in reversed(below):
+                parents[child] = node
+                stack.append((child, scope))
+
+    # -- where a node stands ---------------------------------------------------------------
+
+    def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The nodes around `node`, from the inside out."""
+        parent = self.parents.get(node)
+        while parent is not None:
+            yield parent
+            parent = self.parents.get(parent)
+
+    def enclosing(self, node: cst.CSTNode, kinds: Any) -> Any:
+        """The innermost node of one of `kinds` around `node`, or None."""
+        return next((a for a in self.ancestors(node) if isinstance(a, kinds)), None)
+
+    def function_of(self, node: cst.CSTNode) -> cst.FunctionDef | None:
+        """The innermost `def` around `node`, through lambdas and comprehensions."""
+        found = self.enclosing(node, (cst.FunctionDef, cst.ClassDef))
+        return found if isinstance(found, cst.FunctionDef) else None
+
+    def method_of(self, node: cst.CSTNode) -> cst.FunctionDef | None:
+        """The outermost `def` around `node` below the innermost class, if there is a class."""
+        last = None
+        for around in self.ancestors(node):
+            if isinstance(around, cst.ClassDef):
+                return last
+            if isinstance(around, cst.FunctionDef):
+                last = around
+        return None
+
+    def class_of(self, node: cst.CSTNode) -> ClassFacts | None:
+        """The facts of the innermost class around `node`."""
+        found = self.enclosing(node, cst.ClassDef)
+        return None if found is None else self.facts(found)
+
+    def scope_of(self, node: cst.CSTNode) -> Scope:
+        """The scope in which `node` is evaluated."""
+        child = node
+        for around in self.ancestors(node):
+            if type(around) in _SCOPE_TYPES:
+                outside = isinstance(child, (cst.Decorator, cst.Annotation, cst.Arg))
+                if not outside:
+                    return self.scopes[around]
+            child = around
+        return self.scopes[self.module]
+
+    def statement_of(self, node: cst.CSTNode) -> cst.CSTNode:
+        """The small statement (or compound statement's head) that `node` is part of."""
+        kinds = (cst.BaseSmallStatement, cst.BaseCompoundStatement)
+        return node if isinstance(node, kinds) else self.enclosing(node, kinds) or node
+
+    # -- names -----------------------------------------------------------------------------
+
+    def bindings(self, name: cst.Name) -> list[Binding]:
+        """Everything that `name` may stand for, in its innermost binding scope."""
+        found = self.scope_of(name).lookup(name.value)
+        return [] if found is None else found[1]
+
+    def name_of(self, node: cst.CSTNode | None, _depth: int = 0) -> str:
+        """The dotted name that `node` was imported as; empty when there is no single answer.
+
+        Names that nothing in the file binds (builtins) are returned as they are.
+        """
+        parts: list[str] = []
+        while isinstance(node, cst.Attribute):
+            parts.append(node.attr.value)
+            node = node.value
+        if not isinstance(node, cst.Name):
+            return ""
+        head = self._head(node, _depth)
+        return canonical(".".join([head, *reversed(parts)])) if head else ""
+
+    def _head(self, name: cst.Name, depth: int) -> str:
+        bindings = self.bindings(name)
+        if not bindings:
+            stars = self.scopes[self.module].stars
+            if stars:
+                for star in stars:
+                    if star in _CONVENTIONAL.values() and _STAR_NAMES.fullmatch(name.value):
+                        return f"{star}.{name.value}"
+                return _CONVENTIONAL.get(name.value, name.value)
+            return name.value
+        imports = [b for b in bindings if b.kind is Kind.IMPORT]
+        if imports:
+            rest = (b for b in bindings if b.kind is not Kind.IMPORT)
+            if all(b.kind is Kind.ASSIGNMENT and _is_none(b.value) for b in rest):
+                return max((b.dotted for b in imports), key=lambda d: d.startswith("torch"))
+            return ""
+        one = bindings[0]
+        if len(bindings) == 1 and one.kind is Kind.ASSIGNMENT and depth < 4:
+            return self.name_of(one.value, depth + 1)
+        return ""
+
+    def definition(self, node: cst.CSTNode | None) -> cst.ClassDef | cst.FunctionDef | None:
+        """The one class or function of this file that `node`, a name or `self.name`, stands for."""
+        if isinstance(node, cst.Name):
+            bindings = self.bindings(node)
+            if len(bindings) == 1 and bindings[0].kind in (Kind.CLASS, Kind.FUNCTION):
+                found = bindings[0].node
+                return found if isinstance(found, (cst.ClassDef, cst.FunctionDef)) else None
+        attribute = self_attribute(node)
+        if attribute and node is not None and (facts := self.class_of(node)) is not None:
+            return facts.method(attribute)
+        return None
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def argument(self, call: cst.Call, name: str, position: int = -1) -> cst.Arg | None:
+        """The argument of `call` that is called `name` or stands at `position`."""
+        for at, arg in enumerate(call.args):
+            if arg.keyword is not None and arg.keyword.value == name:
+                return arg
+            if arg.keyword is None and not arg.star and at == position:
+                return arg
+        return None
+
+    def has_star(self, call: cst.Call) -> bool:
+        """Whether `call` passes arguments that cannot be seen: `*args` or `**options`."""
+        return any(arg.star for arg in call.args)
+
+    @cached_property
+    def calls_by_name(self) -> dict[str, list[cst.Call]]:
+        """The last part of what is called to the calls in this file."""
+        found: dict[str, list[cst.Call]] = {}
+        for call in self.nodes[cst.Call]:
+            match call.func:
+                case cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name)):
+                    found.setdefault(name, []).append(call)
+        return found
+
+    def callers(self, function: cst.FunctionDef) -> list[cst.Call]:
+        """The calls in this file that go by the name of `function`, its own left out."""
+        calls = self.calls_by_name.get(function.name.value, [])
+        return [c for c in calls if self.function_of(c) is not function]
+
+    # -- more ------------------------------------------------------------------------------
+
+    def facts(self, node: cst.ClassDef) -> ClassFacts:
+        """What is known of a class of this file."""
+        from dropaudit.static.facts import ClassFacts
+
+        if node not in self._facts:
+            self._facts[node] = ClassFacts(node, self)
+        return self._facts[node]
+
+    @cached_property
+    def modes(self) -> Modes:
+        """The questions about train and eval mode."""
+        from dropaudit.static.modes import Modes
+
+        return Modes(self)
+
+    def text(self, node: cst.CSTNode) -> str:
+        """The source of `node`, whitespace around it removed."""
+        return self.module.code_for_node(node).strip()
+
+
+def self_attribute(node: cst.CSTNode | None) -> str:
+    """`name` for `self.name`, else the empty string."""
+    if isinstance(node, cst.Attribute) and isinstance(node.value, cst.Name):
+        return node.attr.value if node.value.value == "self" else ""
+    return ""
+
+
+def number(node: cst.CSTNode | None) -> float | None:
+    """The value of a literal number, with its sign, else None.
+
+    >>> number(cst.parse_expression("-0.5"))
+    -0.5
+    """
+    sign = 1.0
+    if isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Minus):
+        sign, node = -1.0, node.expression
+    if isinstance(node, (cst.Integer, cst.Float)):
+        return sign * float(node.evaluated_value)
+    return None
+
+
+def is_name(node: cst.CSTNode | None, name: str) -> bool:
+    """Whether `node` is the plain name `name`, such as True."""
+    return isinstance(node, cst.Name) and node.value == name
+
+
+def statements(node: cst.CSTNode) -> list[cst.CSTNode]:
+    """The statements in the body of a compound statement, simple lines taken apart."""
+    body = getattr(node, "body", node)
+    body = getattr(body, "body", body)
+    found: list[cst.CSTNode] = []
+    for statement in body if isinstance(body, (list, tuple)) else [body]:
+        found.extend(statement.body if isinstance(statement, cst.SimpleStatementLine) else [statement])
+    return found
+
+
+def _is_none(node: cst.CSTNode | None) -> bool:
+    return is_name(node, "None") or is_name(node, "False")
