@@ -190,9 +190,12 @@ def _param(node: cst.Param, scope: Scope) -> None:
     scope.bind(node.name.value, Binding(Kind.PARAMETER, node, value=node.default))
 
 
-def _as_name(node: cst.WithItem | cst.ExceptHandler, scope: Scope) -> None:
-    if node.asname is not None:
-        _other(node.asname.name, node, scope)
+def _as_name(
+    node: cst.WithItem | cst.ExceptHandler | cst.ExceptStarHandler, scope: Scope
+) -> None:
+    alias = node.asname if isinstance(node, cst.WithItem) else node.name
+    if alias is not None:
+        _other(alias.name, node, scope)
 
 
 _BINDERS: dict[type, object] = {
@@ -207,6 +210,7 @@ _BINDERS: dict[type, object] = {
     cst.Del: lambda node, scope: _other(node.target, node, scope),
     cst.WithItem: _as_name,
     cst.ExceptHandler: _as_name,
+    cst.ExceptStarHandler: _as_name,
     cst.Global: _elsewhere,
     cst.Nonlocal: _elsewhere,
     cst.Param: _param,

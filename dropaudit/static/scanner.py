@@ -13,6 +13,7 @@ from dropaudit.catalogue import Rule
 from dropaudit.catalogue import rules as all_rules
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
 from dropaudit.static.positions import Span, spans
+from dropaudit.static.record import Options
 from dropaudit.static.source import Report, Source
 
 
@@ -25,7 +26,13 @@ def prefilter(rules: Iterable[Rule]) -> Callable[[bytes], bool]:
     return lambda data: search(data) is not None
 
 
-def scan_python(path: str, data: bytes, rules: Sequence[Rule] | None = None) -> list[Finding]:
+def scan_python(
+    path: str,
+    data: bytes,
+    rules: Sequence[Rule] | None = None,
+    options: Options = Options(),  # noqa: B008 (frozen)
+    cell_ends: frozenset[int] = frozenset(),
+) -> list[Finding]:
     """Every finding of `rules` in one file, before suppressions, sorted.
 
     Edits count bytes of `data`, columns count characters. What cannot be parsed is a finding.
@@ -40,7 +47,7 @@ def scan_python(path: str, data: bytes, rules: Sequence[Rule] | None = None) -> 
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20_000))
     try:
-        return _scan(path, data, rules)
+        return _scan(path, data, rules, options, cell_ends)
     finally:
         sys.setrecursionlimit(limit)
 
@@ -52,9 +59,15 @@ def unchecked(path: str, why: str, line: int = 1, column: int = 1) -> Finding:
     return Finding("DRP000", "unchecked", Severity.ERROR, where, why, help)
 
 
-def _scan(path: str, data: bytes, rules: Sequence[Rule]) -> list[Finding]:
+def _scan(
+    path: str,
+    data: bytes,
+    rules: Sequence[Rule],
+    options: Options,
+    cell_ends: frozenset[int],
+) -> list[Finding]:
     try:
-        source = Source(path, data)
+        source = Source(path, data, options, cell_ends)
     except cst.ParserSyntaxError as error:
         why = f"cannot be parsed: {str(error.message).splitlines()[0]}"
         return [unchecked(path, why, error.raw_line, error.raw_column + 1)]

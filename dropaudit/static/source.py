@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import libcst as cst
 
 from dropaudit.static.names import Binding, Kind, Scope, bind, canonical
+from dropaudit.static.record import Options
 from dropaudit.static.walk import children
 
 if TYPE_CHECKING:
@@ -54,8 +55,16 @@ class Source:
     for what cannot be decoded.
     """
 
-    def __init__(self, path: str, data: bytes) -> None:
+    def __init__(
+        self,
+        path: str,
+        data: bytes,
+        options: Options = Options(),  # noqa: B008 (frozen)
+        cell_ends: frozenset[int] = frozenset(),
+    ) -> None:
         self.path = path
+        self.options = options
+        self.cell_ends = cell_ends  # of a notebook: last line of each code cell
         self.module = cst.parse_module(data)
         self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
         self.scopes: dict[cst.CSTNode, Scope] = {}

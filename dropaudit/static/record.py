@@ -1,0 +1,45 @@
+"""What one file contributes to a scan: plain, picklable, cacheable. Imports no libcst."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dropaudit.findings import Edit, Finding, Location
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings that change what a file is found to hold; part of every cache key.
+
+    `always_on` are patterns (`*Prenet`) of classes and functions that drop on purpose in eval,
+    `framework_bases` dotted names or patterns of base classes whose framework switches modes.
+    """
+
+    always_on: tuple[str, ...] = ()
+    framework_bases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """A comment that silences findings.
+
+    `lines` is the range of lines (within `where.cell`) on which a finding must start or end, or
+    None for the whole file; `codes` are codes or prefixes, empty for every code. `edit` removes
+    the comment.
+    """
+
+    where: Location
+    form: Literal["noqa", "ignore", "file-ignore"]
+    codes: tuple[str, ...]
+    lines: tuple[int, int] | None
+    edit: Edit
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Findings of every rule in one file, before selection and suppression, and its comments."""
+
+    path: str
+    findings: tuple[Finding, ...] = ()
+    suppressions: tuple[Suppression, ...] = ()
