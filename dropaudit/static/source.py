@@ -17,13 +17,16 @@ from dropaudit.static.walk import children
 
 if TYPE_CHECKING:
     from dropaudit.static.facts import ClassFacts
+    from dropaudit.static.masks import MaskReader
     from dropaudit.static.modes import Modes
 
 _SCOPES = (cst.FunctionDef, cst.ClassDef, cst.Lambda, cst.ListComp, cst.SetComp, cst.DictComp)
 _SCOPE_TYPES = frozenset((*_SCOPES, cst.GeneratorExp))
 _INDEXED = frozenset((cst.Call, cst.ClassDef, cst.FunctionDef, cst.Lambda, cst.Attribute))
 _CONVENTIONAL = {"nn": "torch.nn", "F": "torch.nn.functional", "torch": "torch"}
-_STAR_NAMES = re.compile(r"dropout\w*|\w*Dropout\w*|ModuleList|Sequential|Module|LSTM|GRU|RNN|Linear")
+_STAR_NAMES = re.compile(
+    r"dropout\w*|\w*Dropout\w*|ModuleList|Sequential|Module|LSTM|GRU|RNN|Linear"
+)
 
 FunctionLike = (cst.FunctionDef, cst.Lambda)
 
@@ -248,6 +251,13 @@ class Source:
 
         return Modes(self)
 
+    @cached_property
+    def masks(self) -> MaskReader:
+        """The random masks of each function."""
+        from dropaudit.static.masks import MaskReader
+
+        return MaskReader(self)
+
     def text(self, node: cst.CSTNode) -> str:
         """The source of `node`, whitespace around it removed."""
         return self.module.code_for_node(node).strip()
@@ -285,7 +295,9 @@ def statements(node: cst.CSTNode) -> list[cst.CSTNode]:
     body = getattr(body, "body", body)
     found: list[cst.CSTNode] = []
     for statement in body if isinstance(body, (list, tuple)) else [body]:
-        found.extend(statement.body if isinstance(statement, cst.SimpleStatementLine) else [statement])
+        found.extend(
+            statement.body if isinstance(statement, cst.SimpleStatementLine) else [statement]
+        )
     return found
 
 

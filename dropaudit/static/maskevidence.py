@@ -1,0 +1,209 @@
+"""Is a random mask dropout at all, and is it scaled somewhere else?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import libcst as cst
+
+from dropaudit.static.chance import Coin
+from dropaudit.static.masks import Masks, Use
+from dropaudit.static.scalars import close
+from dropaudit.static.source import Source
+from dropaudit.static.walk import descend
+
+DROPOUT_NAME = re.compile(
+    r"(?<![a-z])(naive_?|my_?|inverted_?|apply_?)*drop(?!_?(na|nan|last|dup|s|down|box|col|row|ins"
+    r"|table|index|file|level)(?![a-z]))(ped|ping|out|path|connect|block|_|[A-Z]|\d|$)"
+    r"|stochastic_?depth|dropout|droppath|dropconnect",
+    re.IGNORECASE,
+)
+_OTHER_PURPOSE = re.compile(
+    r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])cond|cfg|class(?![a-z])|guid|edge|node|graph|adj"
+    r"|zone|modal|teacher|student|schedul|expert|rout|moe(?![a-z])|augment|(?<![a-z])augs?(?![a-z])"
+    r"|nois|corrupt|mlm|(?<![a-z])mae|masked|masking|random_?mask|feature_?mask|cut_?(out|mix)|mix"
+    r"|eras|perturb|attack|prun|spars|gumbel|concrete|quant|explor|epsilon|greedy|action|collat"
+    r"|dataset|transform|loader|(?<![a-z])views?(?![a-z])|crop|patch|negativ|contrast|sampler"
+    r"|spec_?aug|time_?mask|freq|frame|channel_?swap|frequency|bits|spik|gate|(?<![a-z])image"
+    r"|(?<![a-z])(rl|env|agent|policy|replay)(?![a-z])|generat(e|or)|simulat|synth|impute|missing"
+    r"|(?<![a-z])bert(?![a-z])|neighbo|modality|tower|sentence|span|caption|prompt|audio|wav",
+    re.IGNORECASE,
+)
+_OTHER_DOC = re.compile(
+    r"classifier[- ]free|augment|masked (language|auto|image)|mask(ed)? tokens?|zoneout|\bprun"
+    r"|contrastive|\bedges?\b|\bUNK\b|word dropout|\btokens?\b|self-supervised|corrupt"
+    r"|straight[- ]through|scheduled sampling|no (re)?scal|without (re)?scal|not (re)?scale",
+    re.IGNORECASE,
+)
+_OTHER_DATA = re.compile(
+    r"(^|[._\[])(\w*ids?|idx|ind(ex|ices)\w*|tok(en)?s?|label\w*|words?|cond\w*|context|prompt\w*"
+    r"|text\w*|edge\w*|adj\w*|ima?ge?s?|audio|wave\w*|spec\w*|noise\w*|target\w*|action\w*"
+    r"|reward\w*|grad\w*|loss\w*|gate\w*|\w*mask\w*|delta\w*|task\w*|bits?|eps|error|err|update)$",
+    re.IGNORECASE,
+)
+_DROP_RATE = re.compile(r"drop|keep|surviv|retain", re.IGNORECASE)
+_PLAIN_RATE = re.compile(
+    r"(^|[._])(p|prob\w*|rate|ratio|q)$|^\d*\.?\d*$|^\(?1\.?0?\s*-", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DropoutUse:
+    """A use of a mask that is dropout by evidence, with the function around it."""
+
+    use: Use
+    masks: Masks
+    named: bool  # the function or its class calls itself dropout
+
+
+def dropout_uses(source: Source) -> Iterator[DropoutUse]:
+    """The products of masks and activations that are dropout, in source order."""
+    for masks in source.masks.functions:
+        for use in masks.uses:
+            named = calls_itself_dropout(source, masks.function)
+            if named or _looks_like_dropout(source, masks, use):
+                yield DropoutUse(use, masks, named)
+
+
+def calls_itself_dropout(source: Source, function: cst.FunctionDef) -> bool:
+    """Whether the function, or else the class around it, is named for dropout and nothing else."""
+    name = _spaced(function.name.value)
+    if _OTHER_PURPOSE.search(name) or _other_doc(function):
+        return False
+    around = source.enclosing(function, cst.ClassDef)
+    if around is not None and _other_doc(around):
+        return False
+    if DROPOUT_NAME.search(name):
+        return around is None or not _OTHER_PURPOSE.search(_dropless(around.name.value))
+    if around is None:
+        return False
+    class_name = _spaced(around.name.value)
+    return bool(DROPOUT_NAME.search(class_name)) and not _OTHER_PURPOSE.search(class_name)
+
+
+def verdict(coins: list[Coin]) -> str:
+    """What the scales seen at one use amount to.
+
+    `right`, `unscaled`, `drop` (divided by the drop probability), `twice` (divided by the keep
+    probability two times), `keep` and `dropped` (multiplied by either), or empty.
+    """
+    seen = [c for c in coins if 1e-6 < c.keep < 1 - 1e-6]
+    ready = any(c.ready for c in seen)
+    if not seen or (ready and len(seen) == 1):
+        return ""
+    if not ready and any(close(c.keep * c.scale, 1) for c in seen):
+        return "right"
+    last = seen[-1]
+    if all(close(abs(c.scale), 1) for c in seen):
+        return "unscaled"
+    keep, scale = last.keep, last.scale
+    for name, value in (
+        ("twice", 1 / keep**2),
+        ("drop", 1 / (1 - keep)),
+        ("keep", keep),
+        ("dropped", 1 - keep),
+    ):
+        if close(scale, value):
+            return name
+    return ""
+
+
+def scaled_elsewhere(source: Source, found: DropoutUse) -> bool:
+    """Whether the function, its class or its callers hold a scale that may belong to the mask."""
+    keep = found.use.coins[0].keep
+    if found.masks.words or _has_factor(found.masks, keep):
+        return True
+    facts = source.class_of(found.masks.function)
+    if facts is not None:
+        for one in facts.lineage:
+            for method in one.methods.values():
+                if method is not found.masks.function and _has_factor(
+                    source.masks.read(method), keep
+                ):
+                    return True
+    return any(_scales_result(source, call) for call in source.callers(found.masks.function))
+
+
+def _has_factor(masks: Masks, keep: float) -> bool:
+    return masks.words or any(close(f, keep) or close(f, 1 / keep) for f, _ in masks.factors)
+
+
+def _scales_result(source: Source, call: cst.Call) -> bool:
+    """Whether the caller multiplies or divides by something that may be a scale."""
+    function = source.function_of(call)
+    if function is None:
+        return False
+    masks = source.masks.read(function)
+    return masks.words or any(
+        not close(f, 1) and not re.fullmatch(r".*[*/] *\d+(\.\d*)?", source.text(n))
+        for f, n in masks.factors
+    )
+
+
+def _looks_like_dropout(source: Source, masks: Masks, use: Use) -> bool:
+    """A mask in a method of a Module, over an activation, with a probability to drop or keep."""
+    facts = source.class_of(masks.function)
+    function = masks.function
+    if facts is None or not facts.is_module or function.name.value == "__init__":
+        return False
+    if source.function_of(function) is not None:
+        return False
+    words = f"{_spaced(function.name.value)} {_spaced(facts.name)}"
+    if _OTHER_PURPOSE.search(words) or _other_doc(function) or _other_doc(facts.node):
+        return False
+    if not isinstance(use.node, (cst.BinaryOperation, cst.AugAssign, cst.Call)):
+        return False
+    data = source.text(use.data) if use.data is not None else ""
+    if _OTHER_DATA.search(data) or _OTHER_PURPOSE.search(data):
+        return False
+    statement = source.text(source.statement_of(use.draw))
+    if len(statement) > 400 or _OTHER_PURPOSE.search(_before_call(statement)):
+        return False
+    if _DROP_RATE.search(use.keep_text):
+        return True
+    hidden = not (isinstance(use.data, cst.Name) and _is_untouched_parameter(source, use.data))
+    return (
+        bool(_PLAIN_RATE.search(use.keep_text.strip("()")))
+        and hidden
+        and _has_layers(source, masks.function)
+    )
+
+
+def _is_untouched_parameter(source: Source, name: cst.Name) -> bool:
+    bindings = source.bindings(name)
+    return sum(not isinstance(b.node, cst.Param) for b in bindings) <= 1 and any(
+        isinstance(b.node, cst.Param) for b in bindings
+    )
+
+
+def _has_layers(source: Source, function: cst.FunctionDef) -> bool:
+    """Whether the method calls a layer of its own: a network, not a transformation of inputs."""
+    facts = source.class_of(function)
+    if facts is None or not facts.builds_modules:
+        return False
+    return any(
+        isinstance(n, cst.Call)
+        and isinstance(n.func, cst.Attribute)
+        and isinstance(n.func.value, cst.Name)
+        and n.func.value.value == "self"
+        and facts.method(n.func.attr.value) is None
+        for n in descend(function.body)
+    )
+
+
+def _before_call(statement: str) -> str:
+    return _spaced(statement.split("=", 1)[0]) if "=" in statement else ""
+
+
+def _other_doc(node: cst.FunctionDef | cst.ClassDef) -> bool:
+    return bool(_OTHER_DOC.search(node.get_docstring(clean=False) or ""))
+
+
+def _dropless(name: str) -> str:
+    return "" if DROPOUT_NAME.search(_spaced(name)) else ""
+
+
+def _spaced(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
