@@ -11,7 +11,6 @@ from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import origins
 from dropaudit.static.facts import DROPOUT_MODULES, is_container
 from dropaudit.static.source import Source, is_name
-from dropaudit.static.walk import descend
 
 _NAMES = ("dropout", "alpha_dropout", "feature_alpha_dropout")
 _WITH_INPLACE = frozenset(
@@ -47,7 +46,7 @@ def application(source: Source, call: cst.Call) -> Application | None:
         elif not given.complete and "inplace" not in given.values:
             inplace = None
         return Application(name, given.values.get("input"), given.values.get("p"), inplace, None)
-    built = list(builders(source, call.func))
+    built = [b for b in builders(source, call.func) if not _is_identity(source, b)]
     if not built or not all(source.name_of(b.func) in DROPOUT_MODULES for b in built):
         return None
     input = call.args[0].value if call.args and not call.args[0].star else None
@@ -79,7 +78,7 @@ def builders(source: Source, func: cst.BaseExpression) -> Iterator[cst.Call]:
     if isinstance(func, cst.Subscript):
         found = list(_elements(source, func.value))
     else:
-        found = list(origins(source, func))
+        found = [o for o in origins(source, func) if not is_name(o, "None")]
     calls = [f for f in found if isinstance(f, cst.Call)]
     if calls and len(calls) == len(found):
         yield from calls
@@ -101,6 +100,10 @@ def _elements(source: Source, container: cst.BaseExpression) -> Iterator[cst.CST
                     yield other
 
 
+def _is_identity(source: Source, built: cst.Call) -> bool:
+    return source.name_of(built.func) == "torch.nn.Identity"
+
+
 def _truth(source: Source, node: cst.BaseExpression | None) -> bool | None:
     if node is None:
         return False
@@ -110,8 +113,3 @@ def _truth(source: Source, node: cst.BaseExpression | None) -> bool | None:
     if all(is_name(o, "False") for o in found):
         return False
     return None
-
-
-def reads(node: cst.CSTNode, name: str) -> bool:
-    """Whether the plain name `name` occurs in `node`."""
-    return any(is_name(n, name) for n in descend(node))
