@@ -43,8 +43,24 @@ _MODULES_IN_PLACE = {
 }
 _VIEW_MODULES = frozenset(f"torch.nn.{n}" for n in ("Flatten", "Unflatten", "Identity"))
 _VIEWS = frozenset(
-    "view reshape flatten unflatten squeeze unsqueeze transpose permute view_as reshape_as t "
-    "swapaxes swapdims movedim expand narrow".split()  # noqa: SIM905 (a long list of words)
+    [
+        "view",
+        "reshape",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "transpose",
+        "permute",
+        "view_as",
+        "reshape_as",
+        "t",
+        "swapaxes",
+        "swapdims",
+        "movedim",
+        "expand",
+        "narrow",
+    ]
 )
 
 
