@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
@@ -90,6 +91,50 @@ def rules() -> tuple[Rule, ...]:
     names = (found.name for found in pkgutil.iter_modules(package.__path__))
     modules = (import_module(f"{package.__name__}.{name}") for name in names)
     return tuple(sorted((module.rule for module in modules), key=lambda rule: rule.code))
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a rule file says of its rule, for who needs no check: the documentation page."""
+
+    code: str
+    name: str
+    severity: Severity
+    doc: str
+
+    @property
+    def summary(self) -> str:
+        """The first paragraph of the page, on one line."""
+        return " ".join(self.doc.strip().split("\n\n")[0].split())
+
+
+@cache
+def pages() -> dict[str, Page]:
+    """Code to page, read from the rule files without importing them (or libcst).
+
+    >>> pages()["DRP101"].summary
+    'A hand-written dropout mask that is never divided by the keep probability.'
+    """
+    found = (_page(file) for file in sorted((Path(__file__).parent / "rules").glob("[a-z]*.py")))
+    return {page.code: page for page in sorted(filter(None, found), key=lambda page: page.code)}
+
+
+def _page(file: Path) -> Page | None:
+    tree = ast.parse(file.read_bytes())
+    for node in tree.body:
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id="rule")],
+                value=ast.Call(
+                    args=[ast.Constant(value=str(code)), ast.Constant(value=str(name)), *_],
+                    keywords=keywords,
+                ),
+            ):
+                severity = {k.arg: k.value for k in keywords}.get("severity")
+                kind = severity.attr if isinstance(severity, ast.Attribute) else "ERROR"
+                doc = ast.get_docstring(tree, clean=False) or ""
+                return Page(code, name, Severity[kind], doc)
+    return None
 
 
 @cache
