@@ -1,23 +1,125 @@
-"""Bytes of one file in, its record out; whatever the bytes are."""
+"""The bytes of one file in, its record out; whatever the bytes are.
+
+Silence means checked: what cannot be decoded, parsed or finished is a DRP000 finding. A file in
+which the prefilter finds none of the words that rules declare cannot hold a finding, so it is not
+parsed, and it is no concern of this tool whether it is Python.
+"""
 
 from __future__ import annotations
 
-from dropaudit.findings import Finding
-from dropaudit.static.record import FileRecord, Options
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from dropaudit.findings import Finding, Location, Severity
+from dropaudit.static.calm import MAX_BRACKETS, nests_too_deep
+from dropaudit.static.record import FileRecord, Options, Suppression
+
+MAX_BYTES = 10_000_000
+
+Locate = Callable[[int], tuple[int | None, int]]
+
+
+class Unreadable(ValueError):
+    """Why a file was not read, in words that follow its name."""
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file; raises `Unreadable`."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
+    if len(data) > MAX_BYTES:
+        raise Unreadable(f"is larger than {MAX_BYTES // 1_000_000} MB and was not checked")
+    return data
 
 
 def check(path: str, data: bytes, options: Options) -> FileRecord:
-    """Every finding of every rule, and every suppression comment, in one file."""
-    from dropaudit.static.scanner import scan_python
+    """Every finding of every rule, and every suppression comment, in one file.
 
-    findings = scan_python(path, data, options=options)
-    return FileRecord(path, tuple(findings))
+    >>> check("net.py", b"from torch import nn\\n", Options()).findings
+    ()
+    """
+    try:
+        if len(data) > MAX_BYTES:
+            raise Unreadable(f"is larger than {MAX_BYTES // 1_000_000} MB and was not checked")
+        return _notebook(path, data, options) if is_notebook(path) else _python(path, data, options)
+    except Unreadable as error:
+        return unchecked(path, str(error))
+    except RecursionError:
+        return unchecked(path, "cannot be checked: an expression in it is too long or too deep")
+    except MemoryError:
+        return unchecked(path, "cannot be checked: it takes too much memory")
+    except Exception as error:  # one file must not stop the others
+        why = f"checking failed ({type(error).__name__}: {error}); please report this"
+        return unchecked(path, " ".join(why.split()))
+
+
+def unparsed(path: str, data: bytes) -> FileRecord:
+    """The record of a file that the prefilter let fall: its comments only."""
+    return FileRecord(path, (), _suppressions(path, data, None))
 
 
 def unchecked(path: str, why: str) -> FileRecord:
     """The record of a file that could not be checked."""
-    from dropaudit.findings import Location, Severity
-
     where = Location(path, 1, 1, 1, 2)
     help = "Mend the file, or exclude it with `exclude` in `[tool.dropaudit]`."
     return FileRecord(path, (Finding("DRP000", "unchecked", Severity.ERROR, where, why, help),))
+
+
+def is_notebook(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() == ".ipynb"
+
+
+def _python(
+    path: str,
+    data: bytes,
+    options: Options,
+    cell_ends: frozenset[int] = frozenset(),
+    locate: Locate | None = None,
+) -> FileRecord:
+    from dropaudit.catalogue import rules
+    from dropaudit.static.scanner import prefilter, scan_python
+
+    found: list[Finding] = []
+    if prefilter(rules())(data):
+        if b"\0" in data:
+            raise Unreadable("is not Python: it holds NUL bytes")
+        if nests_too_deep(data):
+            raise Unreadable(
+                f"cannot be parsed: more than {MAX_BRACKETS} brackets are open at once, "
+                "which Python refuses too"
+            )
+        found = scan_python(path, data, options=options, cell_ends=cell_ends)
+    if locate is not None:
+        found = [_in_cell(finding, locate) for finding in found]
+    return FileRecord(path, tuple(found), _suppressions(path, data, locate))
+
+
+def _notebook(path: str, data: bytes, options: Options) -> FileRecord:
+    from dropaudit.static.notebooks import Notebook, NotebookError
+
+    try:
+        notebook = Notebook(data)
+    except NotebookError as error:
+        raise Unreadable(str(error)) from error
+    return _python(path, notebook.source, options, notebook.cell_ends, notebook.locate)
+
+
+def _in_cell(finding: Finding, locate: Locate) -> Finding:
+    where = finding.where
+    cell, line = locate(where.line)
+    end_line = line + where.end_line - where.line
+    return replace(finding, where=replace(where, line=line, end_line=end_line, cell=cell))
+
+
+def _suppressions(path: str, data: bytes, locate: Locate | None) -> tuple[Suppression, ...]:
+    try:
+        suppressions = import_module("dropaudit.static.suppressions")
+    except ModuleNotFoundError:  # until it lands
+        return ()
+    return tuple(suppressions.find(path, data, locate))

@@ -18,11 +18,12 @@ from stat import S_ISDIR, S_ISREG
 
 from dropaudit.static.gitignore import Ignores
 
-DEFAULT_EXCLUDE = tuple(
-    ".bzr .direnv .eggs .git .git-rewrite .hg .ipynb_checkpoints .mypy_cache .nox .pants.d .pyenv "
-    ".pytest_cache .pytype .ruff_cache .svn .tox .venv .vscode __pypackages__ _build buck-out "
-    "build dist node_modules site-packages venv".split()
-)
+_RUFF = """
+    .bzr .direnv .eggs .git .git-rewrite .hg .ipynb_checkpoints .mypy_cache .nox .pants.d .pyenv
+    .pytest_cache .pytype .ruff_cache .svn .tox .venv .vscode __pypackages__ _build buck-out build
+    dist node_modules site-packages venv
+"""
+DEFAULT_EXCLUDE = tuple(_RUFF.split())
 SUFFIXES = (".py", ".pyi", ".ipynb")
 
 

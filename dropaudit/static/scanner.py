@@ -19,11 +19,14 @@ from dropaudit.static.source import Report, Source
 
 def prefilter(rules: Iterable[Rule]) -> Callable[[bytes], bool]:
     """A test over the bytes of a file: whether any of `rules` could report something in it."""
-    triggers = sorted({t for rule in rules for t in rule.triggers})
-    if not triggers:
-        return lambda data: False
-    search = re.compile("|".join(f"(?:{t})" for t in triggers).encode(), re.MULTILINE).search
+    search = re.compile(trigger_pattern(rules).encode(), re.MULTILINE).search
     return lambda data: search(data) is not None
+
+
+def trigger_pattern(rules: Iterable[Rule]) -> str:
+    """The regular expression of the prefilter, to be searched in bytes over several lines."""
+    triggers = sorted({t for rule in rules for t in rule.triggers})
+    return "|".join(f"(?:{t})" for t in triggers) or "(?!)"
 
 
 def scan_python(

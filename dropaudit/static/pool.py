@@ -1,0 +1,175 @@
+"""Worker processes, one thread each to talk to them. A worker that dies is replaced."""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dropaudit.static.checker import Unreadable, is_notebook, read, unchecked, unparsed
+from dropaudit.static.files import Found
+from dropaudit.static.record import FileRecord, Options
+from dropaudit.static.wire import packed_options, unpacked
+
+_HERE = str(Path(__file__).parents[2])  # where this package was imported from
+_SECONDS = 60.0
+_SECONDS_PER_BYTE = 20.0 / 1_000_000
+# isolated: nothing in the current directory, which may be what is scanned, can be imported
+_START = "import sys; sys.path[:] = sys.argv[1:]; from dropaudit.static.worker import main; main()"
+
+
+Checked = tuple[int, bytes | None, FileRecord]  # file number, its bytes if worth keeping, record
+
+
+def checked(
+    files: Sequence[Found], order: Sequence[int], options: Options, jobs: int
+) -> Generator[Checked, None, None]:
+    """Check the files at `order` in `jobs` processes; what is ready first comes first."""
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Checked | BaseException] = queue.SimpleQueue()
+    for at in order:
+        todo.put(at)
+    stations = [_Station(files, options, todo, done) for _ in range(min(jobs, len(order)))]
+    try:
+        for station in stations:
+            station.start()
+        for _ in order:
+            result = done.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+    finally:
+        for station in stations:
+            station.stop()
+
+
+class _Station(threading.Thread):
+    """Takes files from `todo` to a worker of its own, and a new one where that dies."""
+
+    def __init__(
+        self,
+        files: Sequence[Found],
+        options: Options,
+        todo: queue.SimpleQueue[int],
+        done: queue.SimpleQueue[Checked | BaseException],
+    ) -> None:
+        super().__init__(daemon=True)
+        self._files = files
+        self._options = options
+        self._todo = todo
+        self._done = done
+        self._stopped = threading.Event()
+        self._worker = Worker()
+
+    def run(self) -> None:
+        try:
+            passes = re.compile(self._worker.triggers().encode(), re.MULTILINE).search
+            while not self._stopped.is_set():
+                at = self._todo.get_nowait()
+                file = self._files[at]
+                try:
+                    data = read(file.path)
+                except Unreadable as error:
+                    self._done.put((at, None, unchecked(file.display, str(error))))
+                    continue
+                if is_notebook(file.display) or passes(data):
+                    self._done.put(self._checked(at, file, data))
+                else:
+                    self._done.put((at, data, unparsed(file.display, data)))
+        except queue.Empty:
+            return
+        except BaseException as error:  # handed to the thread that waits for results
+            self._done.put(error)
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._worker.stop()
+        self.join()
+        self._worker.stop()  # one that was started meanwhile
+
+    def _checked(self, at: int, file: Found, data: bytes) -> Checked:
+        try:
+            return at, data, self._worker.check(file.display, data, self._options)
+        except Died as error:
+            if not self._stopped.is_set():
+                self._worker.stop()
+                self._worker = Worker()
+            return at, None, unchecked(file.display, f"could not be checked: {error}")
+
+
+class Died(Exception):
+    """A worker ended before it answered; the message says how."""
+
+
+class Worker:
+    """One process. Started at once; `triggers` waits until it is ready."""
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._seconds = seconds
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, *filter(None, sys.path), _HERE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        self._hello: str | None = None
+
+    def triggers(self) -> str:
+        """The pattern of the prefilter. Raises `RuntimeError` if the process cannot start."""
+        if self._hello is None:
+            try:
+                hello = self._answer(self._seconds)
+            except Died as error:
+                raise RuntimeError("a worker process of dropaudit cannot be started") from error
+            if "error" in hello:
+                raise RuntimeError(f"a worker process of dropaudit failed: {hello['error']}")
+            self._hello = str(hello["triggers"])
+        return self._hello
+
+    def check(self, path: str, data: bytes, options: Options) -> FileRecord:
+        """The record of a file; raises `Died`."""
+        self.triggers()
+        assert self._process.stdin is not None
+        head = json.dumps([path, packed_options(options), len(data)]).encode()
+        with suppress(OSError):  # it died: reading says so
+            self._process.stdin.write(head + b"\n" + data)
+            self._process.stdin.flush()
+        return unpacked(path, self._answer(self._seconds + _SECONDS_PER_BYTE * len(data)))
+
+    def stop(self) -> None:
+        """End the process now."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        self._process.wait()
+
+    def _answer(self, seconds: float) -> Any:
+        assert self._process.stdout is not None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        if line.endswith(b"\n"):
+            return json.loads(line)
+        self._process.wait()
+        if late.is_set():
+            raise Died(f"it took longer than {seconds:.0f} seconds")
+        raise Died("the parser crashed on it, or it takes too much memory")
