@@ -42,7 +42,13 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.static.maskevidence import DropoutUse, dropout_uses, scaled_elsewhere, verdict
+from dropaudit.static.maskevidence import (
+    DropoutUse,
+    dropout_uses,
+    in_test,
+    scaled_elsewhere,
+    verdict,
+)
 from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
@@ -89,7 +95,7 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
     for found in dropout_uses(source):
         if found.use.spared or verdict(found.use.coins) != "unscaled":
             continue
-        if source.modes.in_test(found.use.node) or scaled_elsewhere(source, found):
+        if in_test(source, found.use.node) or scaled_elsewhere(source, found):
             continue
         yield Report(
             found.use.node,

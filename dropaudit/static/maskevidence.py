@@ -28,7 +28,7 @@ _OTHER_PURPOSE = re.compile(
     r"|dataset|transform|loader|(?<![a-z])views?(?![a-z])|crop|patch|negativ|contrast|sampler"
     r"|spec_?aug|time_?mask|freq|frame|channel_?swap|frequency|bits|spik|gate|(?<![a-z])image"
     r"|(?<![a-z])(rl|env|agent|policy|replay)(?![a-z])|generat(e|or)|simulat|synth|impute|missing"
-    r"|(?<![a-z])bert(?![a-z])|neighbo|modality|tower|sentence|span|caption|prompt|audio|wav",
+    r"|drop(out)?_feat|(?<![a-z])bert(?![a-z])|neighbo|modality|tower|sentence|span|caption|prompt|audio|wav",
     re.IGNORECASE,
 )
 _OTHER_DOC = re.compile(
@@ -63,6 +63,8 @@ def dropout_uses(source: Source) -> Iterator[DropoutUse]:
     for masks in source.masks.functions:
         for use in masks.uses:
             named = calls_itself_dropout(source, masks.function)
+            if _kept_for_good(source, use) or _of_words(source, use):
+                continue
             if named or _looks_like_dropout(source, masks, use):
                 yield DropoutUse(use, masks, named)
 
@@ -81,6 +83,17 @@ def calls_itself_dropout(source: Source, function: cst.FunctionDef) -> bool:
         return False
     class_name = _spaced(around.name.value)
     return bool(DROPOUT_NAME.search(class_name)) and not _OTHER_PURPOSE.search(class_name)
+
+
+def in_test(source: Source, node: cst.CSTNode) -> bool:
+    """Whether `node` stands in a test, by the folder or by the function and class around it."""
+    if re.search(r"(^|[/\\])(tests?|testing)[/\\]", source.path):
+        return True
+    return any(
+        isinstance(around, (cst.FunctionDef, cst.ClassDef))
+        and re.match(r"_?[Tt]est(s|[A-Z_]|$)|.*TestCase$", around.name.value)
+        for around in source.ancestors(node)
+    )
 
 
 def verdict(coins: list[Coin]) -> str:
@@ -110,6 +123,16 @@ def verdict(coins: list[Coin]) -> str:
     return ""
 
 
+def means_keep(source: Source, found: DropoutUse) -> bool:
+    """Whether the mask keeps with what its probability is called to be.
+
+    Then a scale that contradicts the mask is the wrong one of the two; else the mask is: the
+    probability of `rand < p` where the scale `1 / (1 - p)` says that `p` drops.
+    """
+    text = found.use.keep_text.strip("()")
+    return bool(re.search(r"^1(\.0*)?\s*-|keep|surviv|retain|^q$", text)) or not text
+
+
 def scaled_elsewhere(source: Source, found: DropoutUse) -> bool:
     """Whether the function, its class or its callers hold a scale that may belong to the mask."""
     keep = found.use.coins[0].keep
@@ -124,6 +147,26 @@ def scaled_elsewhere(source: Source, found: DropoutUse) -> bool:
                 ):
                     return True
     return any(_scales_result(source, call) for call in source.callers(found.masks.function))
+
+
+def _kept_for_good(source: Source, use: Use) -> bool:
+    """Whether the mask is drawn once, when an attribute is still None."""
+    return any(
+        isinstance(around, cst.If)
+        and re.search(r"\bself\.\w*mask\w* is None", source.text(around.test))
+        for around in source.ancestors(use.draw)
+    )
+
+
+def _of_words(source: Source, use: Use) -> bool:
+    """Whether what is dropped are words, tokens, labels or conditions, which nobody rescales."""
+    statement = source.text(source.statement_of(use.draw))
+    names = [_before_call(statement) if len(statement) < 400 else ""]
+    names.append(source.text(use.data) if use.data is not None else "")
+    return any(
+        re.search(r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])cond|edge|adj|_ids?$", n)
+        for n in names
+    )
 
 
 def _has_factor(masks: Masks, keep: float) -> bool:

@@ -1,0 +1,103 @@
+"""A dropout mask that is scaled by the wrong factor.
+
+## What it does
+Finds hand-written dropout whose mask keeps with the right probability but is divided by the drop
+probability, multiplied by the keep or the drop probability in training, or scaled twice, also
+after a dropout of torch that has scaled already.
+
+## Why is this bad
+The expected activation in training is not the activation in evaluation. For a drop probability of
+0.2, dividing by it instead of by 0.8 makes activations four times too large in training; every
+layer behind sees other inputs when the network is evaluated.
+
+## Example
+```python
+def dropout(x, p):
+    mask = torch.rand_like(x) > p
+    return x * mask / p
+```
+
+## Use instead
+Divide by the keep probability, once, and only what torch has not scaled already.
+
+```python
+def dropout(x, p):
+    mask = torch.rand_like(x) > p
+    return x * mask / (1 - p)
+```
+
+## Fix safety
+There is no fix: which of the two numbers was meant is for the author to say.
+
+## Not seen
+Scales that are computed from the mask, or in another function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.rules import unscaled_mask
+from dropaudit.static.maskevidence import dropout_uses, in_test, means_keep, verdict
+from dropaudit.static.source import Report, Source
+
+rule = Rule(
+    "DRP102",
+    "wrong-scale",
+    __doc__,
+    triggers=unscaled_mask.rule.triggers,
+    examples=(
+        Example(
+            """
+            import torch
+
+            def dropout(x, p):
+                mask = torch.rand_like(x) > p
+                return x * mask / p  # DRP102
+            """
+        ),
+        Example(
+            """
+            import torch
+
+            def dropout(x, p):
+                mask = torch.rand_like(x) > p
+                return x * mask / (1 - p)
+            """
+        ),
+    ),
+)
+
+_SAID = {
+    "drop": "the mask is divided by the drop probability instead of the keep probability",
+    "twice": "the result is divided by the keep probability twice",
+    "keep": "the mask is multiplied by the keep probability in training instead of divided by it",
+    "dropped": "the mask is multiplied by the drop probability instead of divided by the keep one",
+}
+
+
+@rule.in_source(cst.Module)
+def check(module: cst.Module, source: Source) -> Iterator[Report]:
+    """Report products whose scale contradicts their mask in a known way."""
+    for found in dropout_uses(source):
+        what = verdict(found.use.coins)
+        if found.use.spared or found.masks.words or what not in _SAID:
+            continue
+        if in_test(source, found.use.node) or (what == "drop" and not means_keep(source, found)):
+            continue
+        yield Report(found.use.node, _message(what, found.use.coins[-1].keep, found.use.keep_known))
+
+
+def _message(what: str, keep: float, known: float | None) -> str:
+    if known is None:
+        return f"{_SAID[what]}: training and evaluation disagree on average"
+    gain = {
+        "drop": known / (1 - known),
+        "twice": 1 / known,
+        "keep": known * known,
+        "dropped": known * (1 - known),
+    }[what]
+    return f"{_SAID[what]}: activations in training are {gain:.3g} times those in evaluation"
