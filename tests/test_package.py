@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 RULES = sorted(file.name for file in (ROOT / "dropaudit" / "rules").glob("*.py"))
 
 # One worker builds the wheel and makes the environment once, for all tests here.
-pytestmark = pytest.mark.xdist_group("package")
+pytestmark = [pytest.mark.xdist_group("package"), pytest.mark.network]
 
 
 @pytest.fixture(scope="session")

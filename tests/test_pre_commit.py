@@ -33,7 +33,7 @@ UNUSED = GOOD.replace("return x\n", "return x  # dropaudit: ignore[DRP401]\n")
 Commit = Callable[[str, str], "subprocess.CompletedProcess[str]"]
 
 # One worker lets pre-commit make the environment of the hooks once, for all tests here.
-pytestmark = pytest.mark.xdist_group("pre-commit")
+pytestmark = [pytest.mark.xdist_group("pre-commit"), pytest.mark.network]
 
 
 @dataclass(frozen=True)
