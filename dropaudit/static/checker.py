@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dropaudit.findings import Finding, Location, Severity
 from dropaudit.static.calm import MAX_BRACKETS, nests_too_deep
 from dropaudit.static.record import FileRecord, Options, Suppression
+
+if TYPE_CHECKING:
+    from dropaudit.static.notebooks import Broken
 
 MAX_BYTES = 10_000_000
 
@@ -107,7 +111,26 @@ def _notebook(path: str, data: bytes, options: Options) -> FileRecord:
         notebook = Notebook(data)
     except NotebookError as error:
         raise Unreadable(str(error)) from error
-    return _python(path, notebook.source, options, notebook.cell_ends, notebook.locate)
+    record = _python(path, notebook.source, options, notebook.cell_ends, notebook.locate)
+    broken = tuple(_broken_cell(path, cell) for cell in notebook.broken)
+    if not broken or not _may_report("\n".join(notebook.cells).encode("utf-8", "replace")):
+        return record
+    findings = sorted((*record.findings, *broken), key=lambda finding: finding.sort_key)
+    return replace(record, findings=tuple(findings))
+
+
+def _broken_cell(path: str, broken: Broken) -> Finding:
+    where = Location(path, broken.line, broken.column, broken.line, broken.column + 1, broken.cell)
+    help = "Mend the cell, or exclude the notebook with `exclude` in `[tool.dropaudit]`."
+    why = f"cannot be parsed, the other cells were checked: {broken.why}"
+    return Finding("DRP000", "unchecked", Severity.ERROR, where, why, help)
+
+
+def _may_report(data: bytes) -> bool:
+    from dropaudit.catalogue import rules
+    from dropaudit.static.scanner import prefilter
+
+    return prefilter(rules())(data)
 
 
 def _in_cell(finding: Finding, locate: Locate) -> Finding:

@@ -149,6 +149,10 @@ def _problem(text: str) -> tuple[str, int, int] | None:
 
 def _newer_python(text: str) -> bool:
     """Whether libcst, which knows versions that this interpreter may not, can parse `text`."""
+    from dropaudit.static.calm import is_calm
+
+    if not is_calm(text.encode("utf-8", "replace")):  # its parser would recurse without bounds
+        return False
     import libcst as cst
 
     try:
