@@ -46,6 +46,7 @@ from dropaudit.static.maskevidence import (
     DropoutUse,
     dropout_uses,
     in_test,
+    keeps_with_drop_rate,
     scaled_elsewhere,
     verdict,
 )
@@ -96,6 +97,8 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
         if found.use.spared or verdict(found.use.coins) != "unscaled":
             continue
         if in_test(source, found.use.node) or scaled_elsewhere(source, found):
+            continue
+        if keeps_with_drop_rate(source, found):
             continue
         yield Report(
             found.use.node,

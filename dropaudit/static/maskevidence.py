@@ -20,7 +20,7 @@ DROPOUT_NAME = re.compile(
     r"|stochastic_?depth|dropout|droppath|dropconnect",
     re.IGNORECASE,
 )
-_OTHER_PURPOSE = re.compile(
+OTHER_PURPOSE = re.compile(
     r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])cond|cfg|class(?![a-z])|guid|edge|node|graph|adj"
     r"|zone|modal|teacher|student|schedul|expert|rout|moe(?![a-z])|augment|(?<![a-z])augs?(?![a-z])"
     r"|nois|corrupt|mlm|(?<![a-z])mae|masked|masking|random_?mask|feature_?mask|cut_?(out|mix)|mix"
@@ -43,6 +43,7 @@ _OTHER_DATA = re.compile(
     r"|reward\w*|grad\w*|loss\w*|gate\w*|\w*mask\w*|delta\w*|task\w*|bits?|eps|error|err|update)$",
     re.IGNORECASE,
 )
+_DROP_PROBABILITY = re.compile(r"(self\.)?drop(out|_path)?(_(p|prob|probability|rate|ratio))?")
 _DROP_RATE = re.compile(r"drop|keep|surviv|retain", re.IGNORECASE)
 _PLAIN_RATE = re.compile(
     r"(^|[._])(p|prob\w*|rate|ratio|q)$|^\d*\.?\d*$|^\(?1\.?0?\s*-", re.IGNORECASE
@@ -72,17 +73,17 @@ def dropout_uses(source: Source) -> Iterator[DropoutUse]:
 def calls_itself_dropout(source: Source, function: cst.FunctionDef) -> bool:
     """Whether the function, or else the class around it, is named for dropout and nothing else."""
     name = _spaced(function.name.value)
-    if _OTHER_PURPOSE.search(name) or _other_doc(function):
+    if OTHER_PURPOSE.search(name) or _other_doc(function):
         return False
     around = source.enclosing(function, cst.ClassDef)
     if around is not None and _other_doc(around):
         return False
     if DROPOUT_NAME.search(name):
-        return around is None or not _OTHER_PURPOSE.search(_dropless(around.name.value))
+        return True
     if around is None:
         return False
     class_name = _spaced(around.name.value)
-    return bool(DROPOUT_NAME.search(class_name)) and not _OTHER_PURPOSE.search(class_name)
+    return bool(DROPOUT_NAME.search(class_name)) and not OTHER_PURPOSE.search(class_name)
 
 
 def in_test(source: Source, node: cst.CSTNode) -> bool:
@@ -131,6 +132,18 @@ def means_keep(source: Source, found: DropoutUse) -> bool:
     """
     text = found.use.keep_text.strip("()")
     return bool(re.search(r"^1(\.0*)?\s*-|keep|surviv|retain|^q$", text)) or not text
+
+
+def keeps_with_drop_rate(source: Source, found: DropoutUse) -> bool:
+    """Whether the mask keeps with a probability that is named for dropping, and not computed."""
+    name = found.use.keep_name
+    if not found.named or not _DROP_PROBABILITY.fullmatch(name):
+        return False
+    if not name.startswith("self."):
+        return True
+    facts = source.class_of(found.use.node)
+    values = facts.values(name[5:]) if facts is not None else []
+    return bool(values) and all(isinstance(v, (cst.Name, cst.Float)) for v in values)
 
 
 def scaled_elsewhere(source: Source, found: DropoutUse) -> bool:
@@ -194,15 +207,15 @@ def _looks_like_dropout(source: Source, masks: Masks, use: Use) -> bool:
     if source.function_of(function) is not None:
         return False
     words = f"{_spaced(function.name.value)} {_spaced(facts.name)}"
-    if _OTHER_PURPOSE.search(words) or _other_doc(function) or _other_doc(facts.node):
+    if OTHER_PURPOSE.search(words) or _other_doc(function) or _other_doc(facts.node):
         return False
     if not isinstance(use.node, (cst.BinaryOperation, cst.AugAssign, cst.Call)):
         return False
     data = source.text(use.data) if use.data is not None else ""
-    if _OTHER_DATA.search(data) or _OTHER_PURPOSE.search(data):
+    if _OTHER_DATA.search(data) or OTHER_PURPOSE.search(data):
         return False
     statement = source.text(source.statement_of(use.draw))
-    if len(statement) > 400 or _OTHER_PURPOSE.search(_before_call(statement)):
+    if len(statement) > 400 or OTHER_PURPOSE.search(_before_call(statement)):
         return False
     if _DROP_RATE.search(use.keep_text):
         return True
@@ -210,7 +223,7 @@ def _looks_like_dropout(source: Source, masks: Masks, use: Use) -> bool:
     return (
         bool(_PLAIN_RATE.search(use.keep_text.strip("()")))
         and hidden
-        and _has_layers(source, masks.function)
+        and has_layers(source, masks.function)
     )
 
 
@@ -221,7 +234,7 @@ def _is_untouched_parameter(source: Source, name: cst.Name) -> bool:
     )
 
 
-def _has_layers(source: Source, function: cst.FunctionDef) -> bool:
+def has_layers(source: Source, function: cst.FunctionDef) -> bool:
     """Whether the method calls a layer of its own: a network, not a transformation of inputs."""
     facts = source.class_of(function)
     if facts is None or not facts.builds_modules:
@@ -242,10 +255,6 @@ def _before_call(statement: str) -> str:
 
 def _other_doc(node: cst.FunctionDef | cst.ClassDef) -> bool:
     return bool(_OTHER_DOC.search(node.get_docstring(clean=False) or ""))
-
-
-def _dropless(name: str) -> str:
-    return "" if DROPOUT_NAME.search(_spaced(name)) else ""
 
 
 def _spaced(name: str) -> str:

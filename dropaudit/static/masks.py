@@ -60,6 +60,7 @@ class Use:
     keep_text: str = ""
     keep_known: float | None = None  # when it is written as a number, or defaults to one
     spared: bool = False  # scaled in a way that is not followed
+    keep_name: str = ""  # the name of the keep probability, where it never stands for another
 
 
 @dataclass(eq=False)
@@ -71,6 +72,7 @@ class Masks:
     factors: list[tuple[float, cst.CSTNode]]  # numbers that an activation is multiplied by
     selections: list[tuple[cst.CSTNode, Coin]]  # x[mask]
     normals: list[tuple[cst.CSTNode, cst.CSTNode]]  # comparisons of a normal draw, and the other
+    inferred: list[cst.CSTNode]  # comparisons of a dropout's result with zero
     words: bool  # an unknown factor with a name like "scale" or "norm" is in the function
 
 
@@ -111,7 +113,7 @@ class Reading:
         for param in _params(function):
             known = scalars.is_rate(param, function)
             self._places[param.name.value] = (Number(scalars.symbol(param)) if known else Data(),)
-        self.masks = Masks(function, [], [], [], [], False)
+        self.masks = Masks(function, [], [], [], [], [], False)
         self._block(function.body)
         self.masks.uses = list(self._uses.values())
 
@@ -344,6 +346,10 @@ class Reading:
         for drawn, against in ((one, right), (other, left)):
             if any(isinstance(v, Normal) for v in drawn):
                 self.masks.normals.append((node, against))
+        if any(isinstance(v, Coin) and v.ready and v.use is not None for v in one) and all(
+            isinstance(v, Number) and v.value == 0 for v in other
+        ):
+            self.masks.inferred.append(node)
         one, other = self._threshold(one, other, left), self._threshold(other, one, right)
         return _each(one, other, lambda a, b: compare(sign, a, b))
 
@@ -646,6 +652,8 @@ class Reading:
             if number is not None and 0 < number < 1:
                 use.keep_known = number if close(value, keep) else 1 - number
         text = min(best)[1] if best else ""
+        others = [value for value, one, _ in self._spelled if one == text]
+        use.keep_name = text if all(close(v, keep) for v in others) else ""
         use.keep_text = text[1:-1] if text.startswith("((") and text.endswith("))") else text
 
 

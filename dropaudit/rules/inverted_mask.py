@@ -1,0 +1,128 @@
+"""A dropout mask that keeps with the probability it should drop with.
+
+## What it does
+Finds hand-written dropout whose mask is one with the drop probability: the scale `1 / (1 - p)`
+says that `p` drops, but the mask keeps with `p`; or a mask in a dropout that keeps with a
+probability named for dropping. It also finds an evaluation branch that drops everything.
+
+## Why is this bad
+A rate of 0.1 drops 90 % of the activations instead of 10 %, and the scale then makes the rest too
+small or too large. With the rate 0.5, where most code is tried out, nothing can be seen.
+
+## Example
+```python
+def dropout(x, p):
+    mask = torch.rand_like(x) < p
+    return x * mask / (1 - p)
+```
+
+## Use instead
+Keep with the probability `1 - p`: `torch.rand_like(x) > p`, or `torch.bernoulli` of `1 - p`.
+
+```python
+def dropout(x, p):
+    mask = torch.rand_like(x) > p
+    return x * mask / (1 - p)
+```
+
+## Fix safety
+There is no fix: whether the mask or the scale is wrong is for the author to say.
+
+## Not seen
+A parameter called `p` that keeps and is never used in a scale may be a survival rate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.rules import unscaled_mask
+from dropaudit.static.maskevidence import (
+    DropoutUse,
+    dropout_uses,
+    in_test,
+    keeps_with_drop_rate,
+    means_keep,
+    verdict,
+)
+from dropaudit.static.source import Report, Source
+from dropaudit.static.walk import descend
+
+rule = Rule(
+    "DRP104",
+    "inverted-mask",
+    __doc__,
+    triggers=unscaled_mask.rule.triggers,
+    examples=(
+        Example(
+            """
+            import torch
+
+            def dropout(x, p):
+                mask = torch.rand_like(x) < p
+                return x * mask / (1 - p)  # DRP104
+            """
+        ),
+        Example(
+            """
+            import torch
+
+            def dropout(x, keep):
+                mask = torch.rand_like(x) < keep
+                return x * mask / keep
+            """
+        ),
+    ),
+)
+
+
+@rule.in_source(cst.Module)
+def check(module: cst.Module, source: Source) -> Iterator[Report]:
+    """Report masks whose chance to keep contradicts their scale or the name of the rate."""
+    for found in dropout_uses(source):
+        if found.use.spared or found.masks.words or in_test(source, found.use.node):
+            continue
+        what = verdict(found.use.coins)
+        if what == "drop" and not means_keep(source, found):
+            yield Report(found.use.node, _message(found, "scaled as if it was dropped with it"))
+        elif what in ("right", "unscaled") and keeps_with_drop_rate(source, found):
+            yield Report(found.use.node, _message(found, "called the rate to drop"))
+
+
+@rule.in_source(cst.If)
+def check_evaluation(node: cst.If, source: Source) -> Iterator[Report]:
+    """Report `mask = zeros(dtype=bool)` in the evaluation branch of a dropout."""
+    function = source.function_of(node)
+    if function is None or not re.search(r"drop", function.name.value, re.IGNORECASE):
+        return
+    if not re.match(r"not (self\.)?(is_)?train", source.text(node.test)):
+        return
+    drawn = {
+        source.text(t.target)
+        for n in descend(function.body)
+        if isinstance(n, cst.Assign) and isinstance(n.value, cst.Comparison)
+        for t in n.targets
+    }
+    for inner in descend(node.body):
+        match inner:
+            case cst.Assign(targets=[target], value=cst.Call(func=func) as call):
+                text = source.text(target.target)
+                dtype = source.argument(call, "dtype")
+                boolean = dtype is not None and source.text(dtype.value).endswith("bool")
+                if text in drawn and boolean and re.search(r"zeros(_like)?$", source.text(func)):
+                    yield Report(
+                        inner,
+                        f"in evaluation `{text}` is all False: everything is dropped instead of "
+                        "nothing",
+                    )
+
+
+def _message(found: DropoutUse, why: str) -> str:
+    rate = found.use.keep_text.strip("()") or "the probability"
+    known = found.use.keep_known
+    number = "" if known is None else f" ({known:.0%} are kept)"
+    return f"the mask keeps with probability `{rate}`, which is {why}{number}"

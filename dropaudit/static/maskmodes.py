@@ -1,0 +1,193 @@
+"""Masks that are drawn and applied in evaluation as in training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.static.facts import ClassFacts
+from dropaudit.static.maskevidence import (
+    OTHER_PURPOSE,
+    calls_itself_dropout,
+    dropout_uses,
+    has_layers,
+    in_test,
+)
+from dropaudit.static.masks import Masks
+from dropaudit.static.modes import MODE_WORD
+from dropaudit.static.source import Source, self_attribute
+
+_LAYER_DROP = re.compile(
+    r"(layer|block|path|branch)s?_?drop|drop_?(layer|block|path|branch)s?(?![a-z])"
+    r"|stochastic_?depth",
+    re.IGNORECASE,
+)
+_DRAWN_APART = re.compile(
+    r"train|eval|sample|generat|augment|corrupt|mask_|_mask|aug(?![a-z])|pretrain|loss|init|reset",
+    re.IGNORECASE,
+)
+_KEEPS_PARTS = re.compile(r"drop|keep_?(edge|node|prob|rate|ratio|p\b)", re.IGNORECASE)
+_EDGES = re.compile(r"edge|graph|node|sample|adj|neighbo", re.IGNORECASE)
+
+
+def masks_in_every_mode(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
+    """(node, what it is) for each mask or call of a mask that no mode switches off."""
+    yielded: set[cst.CSTNode] = set()
+    for node, what in (*_in_modules(source), *_through_helpers(source)):
+        if node not in yielded:
+            yielded.add(node)
+            yield node, what
+
+
+def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
+    for found in dropout_uses(source):
+        function = found.masks.function
+        if any(c.ready for c in found.use.coins):
+            continue
+        if _runs_in_every_mode(source, function, (found.use.draw, found.use.node)):
+            yield found.use.draw, "a dropout mask is drawn and applied"
+    for masks in source.masks.functions:
+        facts = source.class_of(masks.function)
+        if facts is None or not has_layers(source, masks.function):
+            continue
+        words = _EDGES.sub("", f"{masks.function.name.value} {facts.name}")
+        if OTHER_PURPOSE.search(words):
+            continue
+        for node, coin in masks.selections:
+            rate = source.text(source.statement_of(coin.draw))
+            if _KEEPS_PARTS.search(rate) and _runs_in_every_mode(
+                source, masks.function, (coin.draw, node)
+            ):
+                yield coin.draw, "a random part is dropped"
+
+
+def _runs_in_every_mode(
+    source: Source, function: cst.FunctionDef, nodes: tuple[cst.CSTNode, ...]
+) -> bool:
+    """Whether a method of a Module reaches all of `nodes` whatever the mode is."""
+    facts = source.class_of(function)
+    if facts is None or not facts.is_module or function.name.value == "__init__":
+        return False
+    if source.function_of(function) is not None or not _is_instance_method(function):
+        return False
+    modes = source.modes
+    for node in nodes:
+        statement = source.statement_of(node)
+        if modes.guards(node) or modes.decides(_simple(statement)) or modes.on_purpose(node):
+            return False
+        if in_test(source, node):
+            return False
+    if _has_mode_parameter(function) or _switches(facts):
+        return False
+    if function.name.value in ("forward", "__call__"):
+        return not _gated_where_used(source, facts)
+    if _DRAWN_APART.search(function.name.value):
+        return False
+    calls = source.callers(function)
+    return bool(calls) and any(_reached(source, c, facts) for c in calls)
+
+
+def _reached(source: Source, call: cst.Call, facts: ClassFacts) -> bool:
+    """Whether a forward of the class makes `call` in every mode."""
+    around = source.function_of(call)
+    if around is None or source.class_of(call) is not facts:
+        return False
+    return around.name.value == "forward" and not source.modes.call_guarded(call)
+
+
+def _through_helpers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
+    """Calls in a Module's forward of a free function that drops, without any mode."""
+    for masks in source.masks.functions:
+        function = masks.function
+        if source.enclosing(function, (cst.ClassDef, cst.FunctionDef)) is not None:
+            continue
+        drops = any(not c.ready for u in masks.uses for c in u.coins)
+        if not (drops and calls_itself_dropout(source, function)) and not (
+            _LAYER_DROP.search(function.name.value)
+        ):
+            continue
+        mode = _mode_parameter(function)
+        if mode is None and _hears_of_mode(source, masks):
+            continue
+        for call in source.callers(function):
+            if _called_in_every_mode(source, function, call, mode):
+                yield call, f"`{function.name.value}` drops"
+
+
+def _called_in_every_mode(
+    source: Source, function: cst.FunctionDef, call: cst.Call, mode: tuple[str, int] | None
+) -> bool:
+    facts, around = source.class_of(call), source.function_of(call)
+    if facts is None or not facts.is_module or around is None:
+        return False
+    if source.definition(call.func) is not function or source.has_star(call):
+        return False
+    if mode is not None and source.argument(call, *mode) is not None:
+        return False
+    if source.modes.call_guarded(call) or source.modes.on_purpose(call) or in_test(source, call):
+        return False
+    if _has_mode_parameter(around) or _switches(facts) or OTHER_PURPOSE.search(around.name.value):
+        return False
+    if around.name.value == "forward":
+        return not _gated_where_used(source, facts)
+    return any(_reached(source, c, facts) for c in source.callers(around))
+
+
+def _hears_of_mode(source: Source, masks: Masks) -> bool:
+    if _has_mode_parameter(masks.function):
+        return True
+    nodes = [u.draw for u in masks.uses] + [u.node for u in masks.uses]
+    return any(source.modes.guards(n) for n in nodes) or source.modes.decides(masks.function.body)
+
+
+def _mode_parameter(function: cst.FunctionDef) -> tuple[str, int] | None:
+    """The name and position of a parameter for the mode that is on by default."""
+    for at, param in enumerate(function.params.params):
+        if MODE_WORD.match(param.name.value):
+            default = param.default
+            if isinstance(default, cst.Name) and default.value == "True":
+                return (param.name.value, at)
+    return None
+
+
+def _has_mode_parameter(function: cst.FunctionDef) -> bool:
+    params = function.params
+    every = (*params.posonly_params, *params.params, *params.kwonly_params)
+    return any(
+        MODE_WORD.match(p.name.value) or re.search(r"mode|phase|stage|train", p.name.value)
+        for p in every
+    )
+
+
+def _switches(facts: ClassFacts) -> bool:
+    """Whether the class takes note of the mode in a way of its own."""
+    every = (*facts.lineage, *facts.subclasses)
+    return any(n in ("train", "eval") or "mode" in n for f in every for n in f.methods)
+
+
+def _gated_where_used(source: Source, facts: ClassFacts) -> bool:
+    """Whether an instance of the class is called, or built, only under a test of the mode."""
+    for call in source.calls_by_name.get(facts.name, ()):
+        if source.modes.guards(call):
+            return True
+        holder = source.class_of(call)
+        statement = source.statement_of(call)
+        if holder is None or not isinstance(statement, cst.Assign):
+            continue
+        for target in statement.targets:
+            name = self_attribute(target.target)
+            uses = [c for c in source.calls_by_name.get(name, ()) if self_attribute(c.func) == name]
+            if any(source.modes.call_guarded(c) for c in uses):
+                return True
+    return False
+
+
+def _is_instance_method(function: cst.FunctionDef) -> bool:
+    params = function.params.params
+    return bool(params) and params[0].name.value == "self"
+
+
+def _simple(statement: cst.CSTNode) -> cst.CSTNode | None:
+    return statement if isinstance(statement, cst.BaseSmallStatement) else None
