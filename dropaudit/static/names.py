@@ -44,7 +44,7 @@ class Scope:
     def bind(self, name: str, binding: Binding) -> None:
         scope = self
         if name in self.elsewhere:
-            scope = self.module if self.elsewhere[name] else self._outer_function() or self
+            scope = self.module if self.elsewhere[name] else self._owner(name)
         scope.names.setdefault(name, []).append(binding)
 
     @property
@@ -67,11 +67,16 @@ class Scope:
             scope = scope.parent
         return None
 
-    def _outer_function(self) -> Scope | None:
-        scope = self.parent
-        while scope is not None and scope.is_class:
+    def _owner(self, name: str) -> Scope:
+        """The function that `nonlocal name` means."""
+        scope, nearest = self.parent, None
+        while scope is not None and scope.parent is not None:
+            if not scope.is_class:
+                nearest = nearest or scope
+                if name in scope.names:
+                    return scope
             scope = scope.parent
-        return scope
+        return nearest or self
 
 
 def bind(node: cst.CSTNode, scope: Scope) -> None:
@@ -190,9 +195,7 @@ def _param(node: cst.Param, scope: Scope) -> None:
     scope.bind(node.name.value, Binding(Kind.PARAMETER, node, value=node.default))
 
 
-def _as_name(
-    node: cst.WithItem | cst.ExceptHandler | cst.ExceptStarHandler, scope: Scope
-) -> None:
+def _as_name(node: cst.WithItem | cst.ExceptHandler | cst.ExceptStarHandler, scope: Scope) -> None:
     alias = node.asname if isinstance(node, cst.WithItem) else node.name
     if alias is not None:
         _other(alias.name, node, scope)
@@ -214,6 +217,8 @@ _BINDERS: dict[type, object] = {
     cst.Global: _elsewhere,
     cst.Nonlocal: _elsewhere,
     cst.Param: _param,
+    cst.TypeAlias: lambda node, scope: _other(node.name, node, scope),
+    cst.MatchMapping: lambda node, scope: _other(node.rest, node, scope),
     cst.MatchAs: lambda node, scope: _other(node.name, node, scope),
     cst.MatchStar: lambda node, scope: _other(node.name, node, scope),
 }

@@ -28,6 +28,8 @@ _STAR_NAMES = re.compile(
     r"dropout\w*|\w*Dropout\w*|ModuleList|Sequential|Module|LSTM|GRU|RNN|Linear"
 )
 
+_OUTSIDE = (cst.Decorator, cst.Annotation, cst.Arg)
+
 FunctionLike = (cst.FunctionDef, cst.Lambda)
 
 
@@ -72,6 +74,7 @@ class Source:
         self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
         self.scopes: dict[cst.CSTNode, Scope] = {}
         self.nodes: defaultdict[type, list[Any]] = defaultdict(list)
+        self._starts: dict[cst.CSTNode, Scope] = {}  # where the scope is not that of the parent
         self._facts: dict[cst.ClassDef, ClassFacts] = {}
         self._walk()
 
@@ -79,7 +82,7 @@ class Source:
         root = Scope(self.module, None)
         self.scopes[self.module] = root
         stack: list[tuple[cst.CSTNode, Scope]] = [(self.module, root)]
-        parents, nodes = self.parents, self.nodes
+        parents, nodes, starts = self.parents, self.nodes, self._starts
         while stack:
             node, scope = stack.pop()
             kind = type(node)
@@ -90,16 +93,23 @@ class Source:
             else:
                 bind(node, scope)
             below = children(node)
+            inner = scope
+            outside: tuple[Any, ...] = ()  # evaluated in the scope around
             if kind in _SCOPE_TYPES:
                 inner = self.scopes[node] = Scope(node, scope)
-                for child in reversed(below):
-                    parents[child] = node
-                    outside = isinstance(child, (cst.Decorator, cst.Annotation, cst.Arg))
-                    stack.append((child, scope if outside else inner))
-                continue
+                outside = tuple(c for c in below if isinstance(c, _OUTSIDE))
+                starts.update(dict.fromkeys(below, inner))
+            elif kind is cst.Param:
+                outside = (node.default, node.annotation)  # type: ignore[attr-defined]
+            elif kind is cst.CompFor and type(parents[node]) in _SCOPE_TYPES:
+                outside = (node.iter,)  # type: ignore[attr-defined]
             for child in reversed(below):
                 parents[child] = node
-                stack.append((child, scope))
+                if outside and child in outside:
+                    starts[child] = inner.parent or inner
+                    stack.append((child, starts[child]))
+                else:
+                    stack.append((child, inner))
 
     # -- where a node stands ---------------------------------------------------------------
 
@@ -136,13 +146,11 @@ class Source:
 
     def scope_of(self, node: cst.CSTNode) -> Scope:
         """The scope in which `node` is evaluated."""
-        child = node
-        for around in self.ancestors(node):
-            if type(around) in _SCOPE_TYPES:
-                outside = isinstance(child, (cst.Decorator, cst.Annotation, cst.Arg))
-                if not outside:
-                    return self.scopes[around]
-            child = around
+        at: cst.CSTNode | None = node
+        while at is not None:
+            if at in self._starts:
+                return self._starts[at]
+            at = self.parents.get(at)
         return self.scopes[self.module]
 
     def statement_of(self, node: cst.CSTNode) -> cst.CSTNode:
@@ -184,13 +192,20 @@ class Source:
         imports = [b for b in bindings if b.kind is Kind.IMPORT]
         if imports:
             rest = (b for b in bindings if b.kind is not Kind.IMPORT)
-            if all(b.kind is Kind.ASSIGNMENT and _is_none(b.value) for b in rest):
-                return max((b.dotted for b in imports), key=lambda d: d.startswith("torch"))
-            return ""
+            if not all(b.kind is Kind.ASSIGNMENT and _is_none(b.value) for b in rest):
+                return ""
+            if self._always_runs(imports[-1].node):
+                return imports[-1].dotted
+            return max((b.dotted for b in imports), key=lambda d: d.startswith("torch"))
         one = bindings[0]
         if len(bindings) == 1 and one.kind is Kind.ASSIGNMENT and depth < 4:
             return self.name_of(one.value, depth + 1)
         return ""
+
+    def _always_runs(self, statement: cst.CSTNode) -> bool:
+        """Whether a small statement stands under no condition in its module or function."""
+        block = self.parents[self.parents[statement]]
+        return isinstance(block, cst.Module) or isinstance(self.parents[block], cst.FunctionDef)
 
     def definition(self, node: cst.CSTNode | None) -> cst.ClassDef | cst.FunctionDef | None:
         """The one class or function of this file that `node`, a name or `self.name`, stands for."""

@@ -12,13 +12,14 @@ from dataclasses import fields
 
 import libcst as cst
 
-_LAYOUT = frozenset(
-    "asynchronous colon comma comment conversion default_indent default_newline dot empty_lines "
-    "encoding end_colon equal first_colon first_line footer has_trailing_newline header indent "
-    "last_line lbrace lbracket leading_lines leading_whitespace lines_after_decorators lpar "
-    "newline operator posonly_ind rbrace rbracket relative rpar second_colon semicolon separator "
-    "star_token trailing_comma trailing_whitespace type_parameters".split()
-)
+_LAYOUT_FIELDS = """
+    asynchronous colon comma comment conversion default_indent default_newline dot empty_lines
+    encoding end_colon equal first_colon first_line footer has_trailing_newline header indent
+    last_line lbrace lbracket leading_lines leading_whitespace lines_after_decorators lpar newline
+    operator posonly_ind rbrace rbracket relative rpar second_colon semicolon separator star_token
+    trailing_comma trailing_whitespace type_parameters
+"""
+_LAYOUT = frozenset(_LAYOUT_FIELDS.split())
 _LEAVES = (cst.SimpleString, cst.Integer, cst.Float, cst.Ellipsis)
 
 
@@ -37,6 +38,11 @@ for leaf in _LEAVES:
     CODE_FIELDS[leaf] = ()
 CODE_FIELDS[cst.Name] = ()
 CODE_FIELDS[cst.Attribute] = ("value", "attr")
+CODE_FIELDS[cst.Arg] = ("keyword", "value")
+CODE_FIELDS[cst.FunctionDef] = ("decorators", "name", "params", "returns", "body")
+CODE_FIELDS[cst.ClassDef] = ("decorators", "name", "bases", "keywords", "body")
+CODE_FIELDS[cst.ExceptHandler] = ("type", "name", "body")
+CODE_FIELDS[cst.ExceptStarHandler] = ("type", "name", "body")
 CODE_FIELDS[cst.IfExp] = ("body", "test", "orelse")
 CODE_FIELDS[cst.CompFor] = ("iter", "target", "ifs", "inner_for_in")
 CODE_FIELDS[cst.AugAssign] = ("target", "value")
