@@ -244,6 +244,14 @@ class Source:
                     found.setdefault(name, []).append(call)
         return found
 
+    @cached_property
+    def attributes_by_name(self) -> dict[str, list[cst.Attribute]]:
+        """The last part of an attribute to the places in this file that name it."""
+        found: dict[str, list[cst.Attribute]] = {}
+        for node in self.nodes[cst.Attribute]:
+            found.setdefault(node.attr.value, []).append(node)
+        return found
+
     def callers(self, function: cst.FunctionDef) -> list[cst.Call]:
         """The calls in this file that go by the name of `function`, its own left out."""
         calls = self.calls_by_name.get(function.name.value, [])
