@@ -1,0 +1,275 @@
+"""
+A dropout module that is built and never applied.
+
+## What it does
+
+Reports an attribute of a module that holds an `nn.Dropout` and that nothing reads: not the class,
+not its subclasses in the file, not other code in the file.
+
+## Why is this bad
+
+The rate is part of the signature, of the configuration and perhaps of the paper, and has no
+effect. Whoever tunes it measures noise.
+
+## Example
+
+```python
+class Head(nn.Module):
+    def __init__(self, dim, classes, rate=0.1):
+        super().__init__()
+        self.drop = nn.Dropout(rate)
+        self.fc = nn.Linear(dim, classes)
+
+    def forward(self, x):
+        return self.fc(x)
+```
+
+## Use instead
+
+Apply the module in `forward`, or remove it together with its argument.
+
+```python
+    def forward(self, x):
+        return self.fc(self.drop(x))
+```
+
+## Fix safety
+
+There is no fix: where the dropout belongs is for the author to say.
+
+## Not seen
+
+Classes without a `forward`, classes whose bases another file defines, abstract bases and mixins:
+somebody else may read the attribute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.findings import Severity
+from dropaudit.static.arguments import arguments
+from dropaudit.static.constants import constant
+from dropaudit.static.expectations import in_test
+from dropaudit.static.facts import AttributeValue, ClassFacts
+from dropaudit.static.source import Report, Source, is_name, self_attribute
+from dropaudit.static.walk import descend
+
+rule = Rule(
+    "DRP402",
+    "dropout-never-applied",
+    __doc__,
+    severity=Severity.WARNING,
+    triggers=(r"Dropout",),
+    examples=(
+        Example(
+            """
+            import torch.nn as nn
+
+            class Attention(nn.Module):
+                def __init__(self, dim, rate, emb_rate=0.1):
+                    super().__init__()
+                    self.fc = nn.Linear(dim, dim)
+                    self.drop = nn.Dropout(rate)
+                    self.emb_drop = nn.Dropout(emb_rate)  # DRP402
+                    self.channels = nn.Dropout2d(0.25) if rate else None  # DRP402
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+            """,
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            from other import Encoder
+
+            class Chain(nn.Sequential):
+                def __init__(self, dim):
+                    super().__init__()
+                    self.fc = nn.Linear(dim, dim)
+                    self.drop = nn.Dropout(0.1)
+
+            class BaseRNN(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.drop = nn.Dropout(rate)
+
+            class Mine(Encoder):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.drop = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return super().forward(x)
+
+            class Parent(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(4, 4)
+                    self.drop = nn.Dropout(rate)
+                    self.late = nn.Dropout(rate)
+                    self.none = nn.Dropout(0)
+                    self.named = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return getattr(self, "named")(self.fc(x))
+
+            class Child(Parent):
+                def forward(self, x):
+                    return self.fc(self.drop(x))
+
+            def use(model, x):
+                return model.late(x)
+
+            class Walk(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(4, 4)
+                    self.dropout = nn.Dropout(rate)
+
+                def forward(self, x):
+                    for child in self.children():
+                        x = child(x)
+                    return x
+            """,
+        ),
+    ),
+)
+
+_KINDS = frozenset(
+    f"torch.nn.{n}" for n in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
+)
+_KNOWN_BASE = re.compile(
+    r"^(torch\.nn\.Module|object|abc\.ABC|torch\.jit\.ScriptModule"
+    r"|.*LightningModule|transformers\..*PreTrainedModel)$"
+)
+_ABSTRACT = re.compile(r"base|mixin|abstract|interface|template|parent", re.IGNORECASE)
+_CONFIG = re.compile(
+    r"(^|\.)(_?\w*(args|arg|conf|config|configs|cfg|opt|opts|option|options|param|params|hparams"
+    r"|hp|hps|hyper\w*|settings|flags|FLAGS|namespace|c|p))$"
+)
+_READS_ALL = frozenset(["children", "named_children", "_modules", "__dict__", "__getattr__"])
+_UNUSED = re.compile(r"unused|not used|compat|checkpoint|legacy|placeholder", re.IGNORECASE)
+_ENTRY = ("forward", "__call__", "training_step")
+
+
+@rule.in_source(cst.ClassDef)
+def built_and_never_read(node: cst.ClassDef, source: Source) -> Iterator[Report]:
+    """Only where everybody who could read the attribute stands in this file."""
+    facts = source.facts(node)
+    built = [(one, call) for one in facts.assigned if (call := _builds(source, one)) is not None]
+    if (
+        not built
+        or not _is_closed(source, facts)
+        or _in_test_folder(source)
+        or in_test(source, node)
+    ):
+        return
+    family = {f.node for f in (*facts.lineage, *facts.subclasses)}
+    if _reads_every_child(source, family):
+        return
+    for one, call in built:
+        rate = arguments(source, call, ("p",)).values.get("p")
+        if rate is not None and constant(source, rate) == 0:
+            continue
+        if _is_read(source, one.name, family) or _excused(source, one.statement):
+            continue
+        value = 0.5 if rate is None else constant(source, rate)
+        text = "its rate" if value is None else f"its rate of {value:g}"
+        yield Report(call, f"`self.{one.name}` is built and never applied: {text} has no effect")
+
+
+def _builds(source: Source, one: AttributeValue) -> cst.Call | None:
+    values = [one.value]
+    if isinstance(one.value, cst.IfExp):
+        values = [one.value.body, one.value.orelse]
+    for value in values:
+        if isinstance(value, cst.Call) and source.name_of(value.func) in _KINDS:
+            return value
+    return None
+
+
+def _is_closed(source: Source, facts: ClassFacts) -> bool:
+    if not facts.foreign_bases or not all(_KNOWN_BASE.match(b) for b in facts.foreign_bases):
+        return False
+    if _ABSTRACT.search(facts.name):
+        return False
+    entry = next((m for n in _ENTRY if (m := facts.method(n)) is not None), None)
+    return entry is not None and not _is_abstract(entry)
+
+
+def _is_abstract(method: cst.FunctionDef) -> bool:
+    if any(
+        "abstract" in getattr(d.decorator, "value", "")
+        for d in method.decorators
+        if isinstance(d.decorator, cst.Name)
+    ):
+        return True
+    return any(isinstance(n, cst.Raise) for n in descend(method.body)) and not any(
+        isinstance(n, cst.Return) and n.value is not None for n in descend(method.body)
+    )
+
+
+def _reads_every_child(source: Source, family: set[cst.ClassDef]) -> bool:
+    """Whether the class goes over its children, or hands itself to code that could."""
+    for name in _READS_ALL:
+        for node in source.attributes_by_name.get(name, []):
+            if is_name(node.value, "self") and source.enclosing(node, cst.ClassDef) in family:
+                return True
+    for node in source.nodes[cst.Name]:
+        parent = source.parents.get(node)
+        if node.value != "self" or not isinstance(parent, cst.Arg):
+            continue
+        call = source.parents[parent]
+        if source.enclosing(node, cst.ClassDef) in family and not _only_inits(source, call):
+            return True
+    return False
+
+
+def _only_inits(source: Source, call: cst.CSTNode) -> bool:
+    if not isinstance(call, cst.Call):
+        return False
+    match call.func:
+        case cst.Name(value="super" | "isinstance" | "print" | "len" | "id" | "type" | "hasattr"):
+            return True
+        case cst.Attribute(attr=cst.Name(value="__init__" | "__setattr__")):
+            return True
+        case cst.Name(value="getattr" | "setattr" | "delattr") if len(call.args) > 1:
+            return isinstance(call.args[1].value, cst.SimpleString)
+    return False
+
+
+def _is_read(source: Source, name: str, family: set[cst.ClassDef]) -> bool:
+    for node in source.attributes_by_name.get(name, []):
+        if isinstance(source.parents.get(node), cst.AssignTarget):
+            continue
+        if self_attribute(node):
+            if source.enclosing(node, cst.ClassDef) in family:
+                return True
+        elif not _CONFIG.search(source.text(node.value)):
+            return True
+    quoted = {f'"{name}"', f"'{name}'"}
+    for string in source.nodes[cst.SimpleString]:
+        if string.value in quoted and source.enclosing(string, cst.ClassDef) in family:
+            parent = source.parents.get(string)
+            if not isinstance(parent, (cst.Index, cst.SubscriptElement)):
+                return True
+    return False
+
+
+def _excused(source: Source, statement: cst.CSTNode) -> bool:
+    """Whether a comment at the line says that it is unused on purpose."""
+    line = source.parents.get(statement)
+    if not isinstance(line, cst.SimpleStatementLine):
+        return False
+    comments = [e.comment for e in line.leading_lines] + [line.trailing_whitespace.comment]
+    return any(c is not None and _UNUSED.search(c.value) for c in comments)
+
+
+def _in_test_folder(source: Source) -> bool:
+    folders = source.path.replace("\\", "/").split("/")[:-1]
+    return any(f in ("test", "tests", "testing") for f in folders)
