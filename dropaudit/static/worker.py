@@ -17,7 +17,8 @@ from typing import BinaryIO
 from dropaudit.static.wire import packed, unpacked_options
 
 _STACK = 512 * 1024 * 1024  # the parser and the code generator recurse
-_MEMORY = 4 * 1024**3
+_MEMORY = 3 * 1024**3 // 2  # the stack included
+_MEMORY_PER_BYTE = 500  # what the tree of an ordinary file takes, twice
 
 
 def main() -> None:
@@ -54,6 +55,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     while line := requests.readline():
         path, options, size = json.loads(line)
         data = requests.read(size)
+        _bound_memory(size)
         record = check(path, data, unpacked_options(options))
         _reply(replies, packed(record))
         since += size
@@ -67,13 +69,15 @@ def _reply(replies: BinaryIO, value: object) -> None:
     replies.flush()
 
 
-def _bound_memory() -> None:
+def _bound_memory(size: int = 0) -> None:
+    """Let the memory that this process may take fit a file of `size` bytes, where that is known."""
     try:
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        most = _MEMORY if hard == resource.RLIM_INFINITY else min(_MEMORY, hard)
+        most = _MEMORY + _MEMORY_PER_BYTE * size
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     except (ImportError, OSError, ValueError):  # not on this system
         return

@@ -89,7 +89,7 @@ RESOLVED = {
         "torch.nn.Dropout",
     ),
     "method does not see the class body": (
-        "from torch import nn\nclass A:\n    nn = 1\n    def f(self):\n        target(nn.Dropout)\n",
+        "from torch import nn\nclass A:\n  nn = 1\n  def f(self):\n    target(nn.Dropout)\n",
         "torch.nn.Dropout",
     ),
     "comprehension variable": ("from torch import nn\n[target(nn.x) for nn in y]\n", ""),
@@ -112,25 +112,27 @@ RESOLVED = {
     ),
     "base is outside": ("from torch import nn\nclass A(target(nn.x)):\n    nn = 1\n", "torch.nn.x"),
     "global": (
-        "def f():\n    global F\n    import torch.nn.functional as F\ndef g():\n    target(F.dropout)\n",
+        "def f():\n  global F\n  import torch.nn.functional as F\ndef g():\n  target(F.dropout)\n",
         f"{F}.dropout",
     ),
     "nonlocal": (
-        "from torch import nn\ndef f():\n    nn = 1\n    def g():\n        nonlocal nn\n        nn = 2\n"
+        "from torch import nn\ndef f():\n    nn = 1\n"
+        "    def g():\n        nonlocal nn\n        nn = 2\n"
         "    def h():\n        target(nn.x)\n",
         "",
     ),
     "nonlocal two levels up": (
-        "def f():\n    from torch import nn\n    def g():\n        def h():\n            nonlocal nn\n"
+        "def f():\n    from torch import nn\n"
+        "    def g():\n        def h():\n            nonlocal nn\n"
         "            nn = None\n        target(nn.x)\n",
         "torch.nn.x",
     ),
     "import or None": (
-        "try:\n    import torch.nn.functional as F\nexcept ImportError:\n    F = None\ntarget(F.dropout)\n",
+        "try:\n    import torch.nn.functional as F\nexcept E:\n    F = None\ntarget(F.dropout)\n",
         f"{F}.dropout",
     ),
     "one of two imports": (
-        "try:\n    from torch.nn import Dropout\nexcept ImportError:\n    from mine import Dropout\n"
+        "try:\n    from torch.nn import Dropout\nexcept E:\n    from mine import Dropout\n"
         "target(Dropout)\n",
         "torch.nn.Dropout",
     ),
