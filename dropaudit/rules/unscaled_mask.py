@@ -37,6 +37,7 @@ from the mask; classic dropout, which multiplies by the keep probability in eval
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import libcst as cst
@@ -44,6 +45,7 @@ import libcst as cst
 from dropaudit.catalogue import Example, Rule
 from dropaudit.static.maskevidence import (
     DropoutUse,
+    calls_without_scale,
     dropout_uses,
     in_test,
     keeps_with_drop_rate,
@@ -96,7 +98,11 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
     for found in dropout_uses(source):
         if found.use.spared or verdict(found.use.coins) != "unscaled":
             continue
-        if in_test(source, found.use.node) or scaled_elsewhere(source, found):
+        if in_test(source, found.use.node):
+            continue
+        for call in calls_without_scale(source, found):
+            yield Report(call, _DEAD)
+        if scaled_elsewhere(source, found):
             continue
         if keeps_with_drop_rate(source, found):
             continue
@@ -108,11 +114,18 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
         )
 
 
+_DEAD = (
+    "the dropout called here scales in its evaluation branch, which this guard never lets run: "
+    "activations are larger in evaluation than in training"
+)
+
+
 def _message(found: DropoutUse) -> str:
     known = found.use.keep_known
     if known is not None:
         size = f"{round(100 * (1 - known), 1):g} % smaller in training than in eval"
-        return f"the mask is never divided by the keep probability: activations are {size}"
+        when = " at the default rate" if re.search("[a-zA-Z_]", found.use.keep_text) else ""
+        return f"the mask is never divided by the keep probability: activations are {size}{when}"
     keep = found.use.keep_text.strip("()") or "the keep probability"
     return (
         f"the mask is never divided by the keep probability: activations in training are "

@@ -1,4 +1,4 @@
-"""The calls that make, scale and apply masks: `Reading` of masks.py asks here."""
+"""The calls that make, scale and apply masks: `Evaluator` asks here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from dropaudit.static.chance import (
 from dropaudit.static.source import Source
 
 if TYPE_CHECKING:
-    from dropaudit.static.masks import Reading, Values
+    from dropaudit.static.maskuses import Values
+    from dropaudit.static.maskvalues import Evaluator
 
 _FUNCTION_HOMES = ("torch.", "numpy.", "math.", "torch.nn.functional.")
 _SAME_STORAGE_TEXT = "view expand unsqueeze squeeze transpose t detach view_as"
@@ -39,7 +40,7 @@ _STATISTICS_TEXT = "sum mean numel any all count_nonzero nonzero size norm"
 _STATISTICS = frozenset(_STATISTICS_TEXT.split())
 
 
-def called(reading: Reading, source: Source, call: cst.Call) -> Values:
+def called(reading: Evaluator, source: Source, call: cst.Call) -> Values:
     """The value of a call."""
     name = source.name_of(call.func)
     function = name.rsplit(".", 1)[-1] if name.startswith(_FUNCTION_HOMES) else ""
@@ -67,7 +68,7 @@ def called(reading: Reading, source: Source, call: cst.Call) -> Values:
 
 
 def _function(
-    reading: Reading, source: Source, call: cst.Call, name: str, function: str
+    reading: Evaluator, source: Source, call: cst.Call, name: str, function: str
 ) -> Values | None:
     drawn = draws.drawn(source, call, name)
     if drawn is not None:
@@ -98,7 +99,7 @@ def _function(
 
 
 def _two(
-    reading: Reading, function: str, left: cst.CSTNode, right: cst.CSTNode, call: cst.Call
+    reading: Evaluator, function: str, left: cst.CSTNode, right: cst.CSTNode, call: cst.Call
 ) -> Values | None:
     """An operator written as a function or a method, or None when it is none."""
     match function.rstrip("_"):
@@ -115,7 +116,9 @@ def _two(
     return None
 
 
-def _method(reading: Reading, source: Source, call: cst.Call, func: cst.Attribute) -> Values | None:
+def _method(
+    reading: Evaluator, source: Source, call: cst.Call, func: cst.Attribute
+) -> Values | None:
     method, receiver = func.attr.value, func.value
     plain = method.rstrip("_")
     args = [a.value for a in call.args if a.keyword is None and not a.star]
@@ -164,13 +167,13 @@ def _method(reading: Reading, source: Source, call: cst.Call, func: cst.Attribut
             reading.value(one)
         return reading.value(receiver)
     if method in _STATISTICS:
-        return reading.lost(reading.value(receiver))
+        return reading.products.lost(reading.value(receiver))
     if args:
         return _two(reading, method, receiver, args[0], call)
     return None
 
 
-def _tossed(reading: Reading, source: Source, call: cst.Call, position: int) -> Values:
+def _tossed(reading: Evaluator, source: Source, call: cst.Call, position: int) -> Values:
     names = ("p", "prob", "input", "probs")
     given = next((a for a in (source.argument(call, n) for n in names) if a is not None), None)
     if position == 1:
@@ -187,11 +190,11 @@ def _tossed(reading: Reading, source: Source, call: cst.Call, position: int) -> 
     return (Opaque(),) if given is None else _of_chance(reading, given.value, call)
 
 
-def _of_chance(reading: Reading, chance: cst.CSTNode, draw: cst.Call) -> Values:
+def _of_chance(reading: Evaluator, chance: cst.CSTNode, draw: cst.Call) -> Values:
     return tuple(draws.tossed(v, draw) for v in reading.chance(chance))
 
 
-def _sampler(reading: Reading, source: Source, call: cst.Call, name: str) -> Values:
+def _sampler(reading: Evaluator, source: Source, call: cst.Call, name: str) -> Values:
     given = source.argument(call, "probs", 1 if name.endswith("Binomial") else 0)
     if given is None or source.argument(call, "logits") is not None:
         return (Opaque(),)
@@ -201,7 +204,7 @@ def _sampler(reading: Reading, source: Source, call: cst.Call, name: str) -> Val
     )
 
 
-def _dropout(reading: Reading, source: Source, call: cst.Call) -> Values:
+def _dropout(reading: Evaluator, source: Source, call: cst.Call) -> Values:
     """`F.dropout(x, p)`: scaled already; on a tensor of ones it is a mask."""
     given, rate = source.argument(call, "input", 0), source.argument(call, "p", 1)
     if given is None:
@@ -215,7 +218,7 @@ def _dropout(reading: Reading, source: Source, call: cst.Call) -> Values:
                 found.append(Coin(1 - p, value.value / (1 - p), 0.0, call, ready=True))
             elif isinstance(value, Data):
                 coin = Coin(1 - p, value.factor / (1 - p), 0.0, call, call, ready=True)
-                found.append(reading.recorded(coin, given.value))
+                found.append(reading.products.recorded(coin, given.value))
     return tuple(found) or (Data(),)
 
 

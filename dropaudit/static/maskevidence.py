@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import libcst as cst
 
 from dropaudit.static.chance import Coin
-from dropaudit.static.masks import Masks, Use
+from dropaudit.static.maskuses import Masks, Use
 from dropaudit.static.scalars import close
-from dropaudit.static.source import Source
+from dropaudit.static.source import Source, self_attribute
 from dropaudit.static.walk import descend
 
 DROPOUT_NAME = re.compile(
@@ -182,6 +182,37 @@ def _of_words(source: Source, use: Use) -> bool:
     )
 
 
+def calls_without_scale(source: Source, found: DropoutUse) -> Iterator[cst.Call]:
+    """Calls, all of them in training only, of a dropout that scales by `keep` in its eval branch."""
+    keep, function = found.use.coins[0].keep, found.masks.function
+    scaled = [node for f, node in found.masks.factors if close(f, keep)]
+    if not scaled or not all(_in_eval_branch(source, node) for node in scaled):
+        return
+    if any(close(f, 1 / keep) for f, _ in found.masks.factors) or found.masks.words:
+        return
+    calls = source.callers(function)
+    if all(_only_in_training(source, call) for call in calls):
+        yield from calls
+
+
+def _in_eval_branch(source: Source, node: cst.CSTNode) -> bool:
+    around = source.enclosing(node, (cst.If, cst.FunctionDef))
+    return isinstance(around, cst.If) and bool(
+        re.fullmatch(r"not (self\.)?(is_)?train(ing)?", source.text(around.test))
+    )
+
+
+def _only_in_training(source: Source, call: cst.Call) -> bool:
+    child: cst.CSTNode = call
+    for around in source.ancestors(call):
+        if isinstance(around, cst.If) and child is around.body:
+            test = source.text(around.test)
+            if re.search(r"\bself\.training\b", test) and not re.search(r"\b(not|or)\b", test):
+                return True
+        child = around
+    return False
+
+
 def _has_factor(masks: Masks, keep: float) -> bool:
     return masks.words or any(close(f, keep) or close(f, 1 / keep) for f, _ in masks.factors)
 
@@ -237,16 +268,19 @@ def _is_untouched_parameter(source: Source, name: cst.Name) -> bool:
 def has_layers(source: Source, function: cst.FunctionDef) -> bool:
     """Whether the method calls a layer of its own: a network, not a transformation of inputs."""
     facts = source.class_of(function)
-    if facts is None or not facts.builds_modules:
+    if facts is None:
         return False
     return any(
-        isinstance(n, cst.Call)
-        and isinstance(n.func, cst.Attribute)
-        and isinstance(n.func.value, cst.Name)
-        and n.func.value.value == "self"
-        and facts.method(n.func.attr.value) is None
-        for n in descend(function.body)
+        isinstance(node, cst.Call)
+        and any(_builds(source, v) for v in facts.values(self_attribute(node.func)))
+        for node in descend(function.body)
     )
+
+
+def _builds(source: Source, value: cst.BaseExpression) -> bool:
+    if not isinstance(value, cst.Call):
+        return False
+    return bool(re.search(r"(^|\.)[A-Z]\w*$", source.text(value.func)))
 
 
 def _before_call(statement: str) -> str:

@@ -15,7 +15,7 @@ from dropaudit.static.maskevidence import (
     has_layers,
     in_test,
 )
-from dropaudit.static.masks import Masks
+from dropaudit.static.maskuses import Masks
 from dropaudit.static.modes import MODE_WORD
 from dropaudit.static.source import Source, self_attribute
 

@@ -1,0 +1,229 @@
+"""Products of masks, activations and numbers: where a mask is used, and how it is scaled."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import libcst as cst
+
+from dropaudit.static.chance import (
+    Coin,
+    Data,
+    Normal,
+    Number,
+    Opaque,
+    Uniform,
+    Value,
+    inverted,
+)
+from dropaudit.static.maskuses import Masks, Use, Values, called_name, merged
+from dropaudit.static.scalars import RATE, Defaults, close
+from dropaudit.static.source import Source
+
+RESCALING = re.compile(r"scale|norm(?!al_)|softmax|ratio", re.IGNORECASE)
+_ANOTHER_MASK = re.compile(r"mask|pad|valid", re.IGNORECASE)
+
+
+class Products:
+    """The uses and factors of one function, gathered in `masks` as its products are met."""
+
+    def __init__(self, source: Source, masks: Masks) -> None:
+        self.masks = masks
+        self._source = source
+        self._uses: dict[cst.CSTNode, Use] = {}
+        self._spelled: list[tuple[float, str, cst.CSTNode]] = []
+
+    def multiplied(
+        self,
+        left: Values,
+        right: Values,
+        node: cst.CSTNode,
+        left_node: cst.CSTNode,
+        right_node: cst.CSTNode,
+    ) -> Values:
+        found: list[Value] = []
+        for a in left:
+            for b in right:
+                found.extend(self._product(a, b, node, left_node, right_node))
+        return merged(tuple(found))
+
+    def _product(
+        self,
+        a: Value,
+        b: Value,
+        node: cst.CSTNode,
+        a_node: cst.CSTNode,
+        b_node: cst.CSTNode,
+    ) -> list[Value]:
+        if _rank(b) > _rank(a):
+            a, b, a_node, b_node = b, a, b_node, a_node
+        match a, b:
+            case Opaque(), _:
+                self.spare(b)
+                self.masks.words = True
+                return [Opaque()]
+            case Number(value=x), Number(value=y):
+                return [Number(x * y)]
+            case Coin() as coin, Number(value=f):
+                self.masks.factors.append((f, node))
+                return [self.recorded(coin.scaled(f))]
+            case Number(value=f), Data(factor=g):
+                self.masks.factors.append((f, node))
+                return [Data(f * g)]
+            case Number(value=f), Uniform(low=low, width=width, draw=draw) if f > 0:
+                return [Uniform(low * f, width * f, draw)]
+            case Coin() as coin, Data() as data:
+                return self._laid(coin, data, node, b_node)
+            case Coin(), (Coin() | Opaque()):
+                self.spare(a)
+                self.spare(b)
+                return [Opaque()]
+            case Data(factor=f), Data(factor=g):
+                self._note_unknown(a_node)
+                self._note_unknown(b_node)
+                return [Data(f * g)]
+        self.spare(a)
+        self.spare(b)
+        return [Opaque()]
+
+    def _laid(
+        self, coin: Value, data: Data, node: cst.CSTNode, data_node: cst.CSTNode
+    ) -> list[Value]:
+        """A mask times something that is no number: an activation, or another mask or scale."""
+        if not isinstance(coin, Coin):
+            return [Opaque()]
+        text = self._source.text(data_node)
+        last = text.rsplit(".", 1)[-1] if re.fullmatch(r"[\w.]+", text) else text
+        if coin.use is not None:
+            if RESCALING.search(text) or RATE.search(text):
+                self.spare(coin)
+            return [self.recorded(coin.scaled(data.factor))]
+        if math.isnan(coin.keep):
+            return [Data()]
+        if len(text) < 80 and _ANOTHER_MASK.search(last):
+            return [coin]
+        if RESCALING.search(text) and not isinstance(data_node, cst.Call):
+            return [Opaque()]
+        if RESCALING.search(called_name(data_node)):
+            return [Opaque()]
+        if isinstance(data_node, cst.Name) and RATE.search(data_node.value):
+            return [Opaque()]
+        return [
+            self.recorded(
+                Coin(
+                    coin.chance,
+                    coin.yes * data.factor,
+                    coin.no * data.factor,
+                    coin.draw,
+                    node,
+                    coin.ready,
+                ),
+                data_node,
+            )
+        ]
+
+    def divided(self, left: Values, right: Values, node: cst.CSTNode) -> Values:
+        found: list[Value] = []
+        for a in left:
+            for b in right:
+                match a, b:
+                    case Number(value=x), Number(value=y) if y:
+                        found.append(Number(x / y))
+                    case Coin() as coin, Number(value=y) if y:
+                        self.masks.factors.append((1 / y, node))
+                        found.append(self.recorded(coin.scaled(1 / y)))
+                    case Data(factor=x), Number(value=y) if y:
+                        self.masks.factors.append((1 / y, node))
+                        found.append(Data(x / y))
+                    case Data(), Data():
+                        self._note_unknown(node)
+                        found.append(Data())
+                    case _:
+                        self.spare(a)
+                        self.spare(b)
+                        self.masks.words = True
+                        found.append(Opaque())
+        return merged(tuple(found))
+
+    def recorded(self, coin: Coin, data: cst.CSTNode | None = None) -> Coin:
+        if coin.use is not None:
+            use = self._uses.get(coin.use)
+            if use is None:
+                use = self._uses[coin.use] = Use(coin.use, coin.draw, data)
+                self.masks.uses.append(use)
+                self._describe(use, coin.keep)
+            use.coins.append(coin)
+        return coin
+
+    def spare(self, value: Value) -> None:
+        if isinstance(value, Coin) and value.use in self._uses:
+            self._uses[value.use].spared = True
+
+    def lost(self, values: Values) -> Values:
+        """The values after an operation that is not followed."""
+        if any(isinstance(v, (Coin, Uniform, Opaque, Normal)) for v in values):
+            return (Data(),) if _used(values) else (Opaque(),)
+        return (Data(),)
+
+    def _note_unknown(self, node: cst.CSTNode) -> None:
+        text = self._source.text(node)
+        if RESCALING.search(text) and len(text) < 120:
+            self.masks.words = True
+
+    def either(
+        self,
+        mask: Coin,
+        yes: Value,
+        no: Value,
+        yes_node: cst.CSTNode,
+        no_node: cst.CSTNode,
+        node: cst.CSTNode,
+    ) -> list[Value]:
+        match yes, no:
+            case Number(value=a), Number(value=b):
+                heads, tails = (a if mask.yes else b), (a if mask.no else b)
+                return [Coin(mask.chance, heads, tails, mask.draw)]
+            case Data(), Number(value=0.0):
+                return self._laid(mask, yes, node, yes_node)
+            case Number(value=0.0), Data():
+                return self._laid(inverted(mask), no, node, no_node)
+        self.spare(yes)
+        self.spare(no)
+        return [Data()]
+
+    def spell(self, node: cst.CSTNode, values: Values) -> None:
+        if len(values) == 1 and isinstance(values[0], Number):
+            text = self._source.text(node)
+            if len(text) < 60 and "\n" not in text:
+                self._spelled.append((values[0].value, text, node))
+
+    def _describe(self, use: Use, keep: float) -> None:
+        """Find an expression in reach for the keep probability, and its number if it has one."""
+        best: list[tuple[int, str]] = []
+        known = Defaults(self._source)
+        for value, text, node in self._spelled:
+            simple = bool(re.fullmatch(r"[\w.]+", text))
+            if close(value, keep):
+                best.append((len(text), text if simple else f"({text})"))
+            elif close(value, 1 - keep) and simple:
+                best.append((len(text) + 7, f"(1 - {text})"))
+            else:
+                continue
+            number = known.value(node)
+            if number is not None and 0 < number < 1:
+                use.keep_known = number if close(value, keep) else 1 - number
+        text = min(best)[1] if best else ""
+        others = [value for value, one, _ in self._spelled if one == text]
+        use.keep_name = text if all(close(v, keep) for v in others) else ""
+        use.keep_text = text[1:-1] if text.startswith("((") and text.endswith("))") else text
+
+
+def _rank(value: Value) -> int:
+    """The order in which the two sides of a product are looked at."""
+    kinds = (Opaque, Coin, Number)
+    return next((len(kinds) - n for n, kind in enumerate(kinds) if isinstance(value, kind)), 0)
+
+
+def _used(values: Values) -> bool:
+    return any(isinstance(v, Coin) and v.use is not None for v in values)

@@ -1,0 +1,265 @@
+"""What the expressions of a function are worth, as far as random masks care."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import libcst as cst
+
+from dropaudit.static import draws
+from dropaudit.static.chance import (
+    Coin,
+    Data,
+    Normal,
+    Number,
+    Opaque,
+    Sampler,
+    Uniform,
+    Value,
+    compare,
+    inverted,
+    plus,
+)
+from dropaudit.static.maskcalls import called
+from dropaudit.static.maskproducts import RESCALING, Products
+from dropaudit.static.maskuses import Masks, Places, Values, called_name, each, merged, place
+from dropaudit.static.scalars import Scalars, arithmetic
+from dropaudit.static.source import Source, self_attribute
+from dropaudit.static.walk import descend
+
+_OPERATORS: dict[type, str] = {
+    cst.LessThan: "<",
+    cst.GreaterThan: ">",
+    cst.LessThanEqual: "<=",
+    cst.GreaterThanEqual: ">=",
+    cst.Equal: "==",
+    cst.NotEqual: "!=",
+}
+
+
+class Evaluator:
+    """The value of each expression, given the values of names in `places`.
+
+    `places` is None where no code runs: after a return.
+    """
+
+    def __init__(self, source: Source, scalars: Scalars, masks: Masks, places: Places) -> None:
+        self.places: Places | None = places
+        self.masks = masks
+        self.products = Products(source, masks)
+        self._source = source
+        self._scalars = scalars
+
+    def value(self, node: cst.CSTNode) -> Values:
+        values = self._value(node)
+        if len(values) == 1 and isinstance(values[0], Number):
+            self.products.spell(node, values)
+        return values
+
+    def _value(self, node: cst.CSTNode) -> Values:
+        match node:
+            case cst.Name() | cst.Attribute():
+                return self._named(node)
+            case cst.BinaryOperation():
+                return self._binary(node)
+            case cst.UnaryOperation(operator=operator, expression=inner):
+                return self._unary(operator, self.value(inner))
+            case cst.Comparison(left=left, comparisons=[one]):
+                sign = _OPERATORS.get(type(one.operator))
+                return self._compared(sign, left, one.comparator, node)
+            case cst.IfExp(test=test, body=body, orelse=orelse):
+                self.value(test)
+                return merged((*self.value(body), *self.value(orelse)))
+            case cst.BooleanOperation(left=left, right=right):
+                return merged((*self.value(left), *self.value(right)))
+            case cst.Call():
+                return self._call(node)
+            case cst.Subscript():
+                return self._subscript(node)
+            case cst.NamedExpr(target=target, value=value):
+                values = self.value(value)
+                if isinstance(target, cst.Name) and self.places is not None:
+                    self.places[target.value] = values
+                return values
+            case cst.Tuple(elements=elements) | cst.List(elements=elements):
+                every = [self.value(e.value) for e in elements]
+                return (
+                    every[0]
+                    if len(every) == 1
+                    else self.products.lost(tuple(v for e in every for v in e))
+                )
+            case cst.ListComp() | cst.GeneratorExp() | cst.SetComp():
+                return (Opaque(),) if _draws(node) else (Data(),)
+            case cst.Integer() | cst.Float():
+                found = self._scalars.value(node)
+                return (Data(),) if found is None else (Number(found),)
+        return (Data(),)
+
+    def _named(self, node: cst.Name | cst.Attribute) -> Values:
+        at = place(node)
+        if at and self.places is not None and at in self.places:
+            return self.places[at]
+        if isinstance(node, cst.Attribute):
+            if node.attr.value in ("data", "T"):
+                return self.value(node.value)
+            sampler = self._sampler_attribute(node)
+            if sampler is not None:
+                return (sampler,)
+        found = self._scalars.value(node)
+        return (Data(),) if found is None else (Number(found),)
+
+    def _sampler_attribute(self, node: cst.Attribute) -> Sampler | None:
+        facts = self._source.class_of(node) if self_attribute(node) else None
+        values = facts.values(node.attr.value) if facts is not None else []
+        if len(values) == 1 and isinstance(values[0], cst.Call):
+            call = values[0]
+            if self._source.name_of(call.func).endswith((".Bernoulli", ".Binomial")):
+                first = 1 if self._source.name_of(call.func).endswith("Binomial") else 0
+                arg = self._source.argument(call, "probs", first)
+                chance = self._scalars.value(arg.value) if arg is not None else None
+                return Sampler(chance) if chance is not None and 0 < chance < 1 else None
+        return None
+
+    def _unary(self, operator: cst.BaseUnaryOp, values: Values) -> Values:
+        if isinstance(operator, (cst.BitInvert, cst.Not)):
+            return tuple(inverted(v) for v in values)
+        if isinstance(operator, cst.Minus):
+            return tuple(plus(Number(0.0), v, -1.0) for v in values)
+        return values
+
+    def _compared(
+        self, sign: str | None, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode
+    ) -> Values:
+        one, other = self.value(left), self.value(right)
+        if sign is None:
+            return self.products.lost((*one, *other))
+        for drawn, against in ((one, right), (other, left)):
+            if any(isinstance(v, Normal) for v in drawn):
+                self.masks.normals.append((node, against))
+        if any(isinstance(v, Coin) and v.ready and v.use is not None for v in one) and all(
+            isinstance(v, Number) and v.value == 0 for v in other
+        ):
+            self.masks.inferred.append(node)
+        one, other = self._threshold(one, other, left), self._threshold(other, one, right)
+        return each(one, other, lambda a, b: compare(sign, a, b))
+
+    def _threshold(self, values: Values, against: Values, node: cst.CSTNode) -> Values:
+        """What a uniform draw is compared with is a number, whatever it is called."""
+        if not any(isinstance(v, Uniform) for v in against):
+            return values
+        known = tuple(v for v in values if isinstance(v, Number) and 0 < v.value < 1)
+        if known:
+            return known
+        if any(isinstance(v, Number) for v in values):
+            return values
+        found = self._scalars.by_text(node)
+        self.products.spell(node, (Number(found),))
+        return (Number(found),)
+
+    def _binary(self, node: cst.BinaryOperation) -> Values:
+        left, right = self.value(node.left), self.value(node.right)
+        match node.operator:
+            case cst.Multiply():
+                return self.products.multiplied(left, right, node, node.left, node.right)
+            case cst.Divide():
+                return self.products.divided(left, right, node)
+            case cst.Add():
+                return each(left, right, plus)
+            case cst.Subtract():
+                return each(left, right, lambda a, b: plus(a, b, -1.0))
+            case cst.BitAnd() | cst.BitOr() | cst.BitXor():
+                return self.products.lost((*left, *right))
+        if all(isinstance(v, Number) for v in (*left, *right)):
+            found = arithmetic(node.operator, left[0].value, right[0].value)  # type: ignore[union-attr]
+            return (Data(),) if found is None else (Number(found),)
+        return self.products.lost((*left, *right))
+
+    def _subscript(self, node: cst.Subscript) -> Values:
+        values = self.value(node.value)
+        for element in node.slice:
+            if isinstance(element.slice, cst.Index):
+                for value in self.value(element.slice.value):
+                    if isinstance(value, Coin) and value.use is None and value.keep > 0:
+                        self.masks.selections.append((node, value))
+        if any(isinstance(v, (Number, Data)) for v in values):
+            found = self._scalars.value(node)
+            return (Data(),) if found is None else (Number(found),)
+        return values
+
+    def _call(self, call: cst.Call) -> Values:
+        return called(self, self._source, call)
+
+    # -- what calls ask ----------------------------------------------------------------------
+
+    def store(self, target: cst.CSTNode, values: Values) -> None:
+        """Take over what an in-place call leaves in `target`."""
+        at = place(target)
+        if at and self.places is not None:
+            self.places[at] = values
+
+    def product(self, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode) -> Values:
+        return self.products.multiplied(self.value(left), self.value(right), node, left, right)
+
+    def quotient(self, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode) -> Values:
+        return self.products.divided(self.value(left), self.value(right), node)
+
+    def each(
+        self, left: cst.CSTNode, right: cst.CSTNode, of: Callable[[Value, Value], Value]
+    ) -> Values:
+        return each(self.value(left), self.value(right), of)
+
+    def comparison(
+        self, sign: str, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode
+    ) -> Values:
+        return self._compared(sign, left, right, node)
+
+    def chance(self, node: cst.CSTNode) -> Values:
+        """The values of a probability: what is not known is a number with no known relation."""
+        values = tuple(v for v in self.value(node) if isinstance(v, Number) and 0 < v.value < 1)
+        return values or (Opaque(),)
+
+    def filled(
+        self, data: cst.CSTNode, mask: cst.CSTNode, fill: cst.CSTNode, node: cst.CSTNode
+    ) -> Values:
+        """`data.masked_fill(mask, fill)`."""
+        return self._choose(self.value(mask), fill, data, node)
+
+    def chosen(
+        self, mask: cst.CSTNode, yes: cst.CSTNode, no: cst.CSTNode, node: cst.CSTNode
+    ) -> Values:
+        """`torch.where(mask, yes, no)`."""
+        return self._choose(self.value(mask), yes, no, node)
+
+    def _choose(
+        self, masks: Values, yes: cst.CSTNode, no: cst.CSTNode, node: cst.CSTNode
+    ) -> Values:
+        found: list[Value] = []
+        for mask in masks:
+            if not isinstance(mask, Coin) or mask.use is not None or math.isnan(mask.keep):
+                found.extend(self.products.lost((mask,)))
+                continue
+            for a in self.value(yes):
+                for b in self.value(no):
+                    found.extend(self.products.either(mask, a, b, yes, no, node))
+        return merged(tuple(found))
+
+    def passed(self, call: cst.Call) -> Values:
+        """The value of a call that nothing is known about."""
+        given: list[Value] = []
+        if isinstance(call.func, cst.Attribute):
+            given.extend(self.value(call.func.value))
+        for arg in call.args:
+            given.extend(self.value(arg.value))
+        if RESCALING.search(called_name(call)):
+            for value in given:
+                self.products.spare(value)
+        lost = self.products.lost(tuple(given))
+        if isinstance(lost[0], Opaque):
+            return lost
+        found = self._scalars.value(call)
+        return (Data(),) if found is None else (Number(found),)
+
+
+def _draws(node: cst.CSTNode) -> bool:
+    return any(isinstance(n, cst.Call) and called_name(n) in draws.DRAWING for n in descend(node))
