@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import tokenize
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,7 @@ from dropaudit.findings import Edit, Finding, Location, Severity
 from dropaudit.static.record import FileRecord
 
 ROUNDS = 100
+_GROWTH = 20_000  # bytes that fixes may add, beyond doubling the file
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def fix(
         step = file.step(now, record, fixable)
         if step.record is None:
             return Fixed(now, tuple(applied), (*found, *(_broken(f) for f in step.broken)))
-        if step.data in seen:
+        if step.data in seen or len(step.data) > 2 * len(data) + _GROWTH:
             break
         now, record = step.data, step.record
         seen.add(now)
@@ -70,7 +72,7 @@ class _File:
     def __init__(self, path: str, data: bytes, record_of: Callable[[bytes], FileRecord]) -> None:
         self._path = path
         self._record_of = record_of
-        self._parse = _parser(self._source(data))
+        self._parses = _parser(path, data)
 
     def step(self, data: bytes, record: FileRecord, fixable: Sequence[Finding]) -> _Step:
         """All fixes that go together; one at a time where together they break the file."""
@@ -80,7 +82,7 @@ class _File:
             new = self._edited(data, mended)
             if new is None or new == data:
                 continue
-            if self._parse(self._source(new)):
+            if self._parses(new):
                 after = self._record_of(new)
                 if _unchecked(after) <= _unchecked(record):
                     return _Step(new, after, mended)
@@ -99,16 +101,6 @@ class _File:
             return edited(data, edits)
         except ValueError:  # an encoding without the character, a notebook cell out of reach
             return None
-
-    def _source(self, data: bytes) -> bytes:
-        if self._path.endswith(".ipynb"):
-            from dropaudit.static.notebooks import Notebook, NotebookError
-
-            try:
-                return Notebook(data).source
-            except NotebookError:
-                return b"("
-        return data
 
 
 def edited(data: bytes, edits: Iterable[Edit]) -> bytes:
@@ -170,9 +162,24 @@ def _newline(data: bytes) -> str:
     return "\r\n" if data[first - 1 : first] == b"\r" else "\n"
 
 
-def _parser(original: bytes) -> Callable[[bytes], bool]:
+def _parser(path: str, original: bytes) -> Callable[[bytes], bool]:
     """The strictest parser that takes `original`: Python's, else libcst's (other versions)."""
+    if path.endswith(".ipynb"):
+        return _notebook_parser(original)
     return _python_parses if _python_parses(original) else _libcst_parses
+
+
+def _notebook_parser(original: bytes) -> Callable[[bytes], bool]:
+    from dropaudit.static.notebooks import Notebook, NotebookError
+
+    def broken(data: bytes) -> float:
+        try:
+            return len(Notebook(data).broken)
+        except NotebookError:
+            return math.inf
+
+    allowed = broken(original)
+    return lambda data: broken(data) <= allowed
 
 
 def _python_parses(source: bytes) -> bool:
@@ -186,6 +193,10 @@ def _python_parses(source: bytes) -> bool:
 
 
 def _libcst_parses(source: bytes) -> bool:
+    from dropaudit.static.calm import is_calm
+
+    if not is_calm(source):  # its parser would recurse without bounds
+        return False
     import libcst as cst
 
     try:
