@@ -82,10 +82,223 @@ rule = Rule(
         Example(
             """
             import torch
+            from torch import nn
 
-            def dropout(x, p):
-                mask = torch.rand_like(x) > p
-                return x * mask / (1 - p)
+            class MyDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = torch.bernoulli(torch.full_like(x, 1 - self.p))
+                    x *= mask  # DRP101
+                    return x
+            """,
+            fixed="""
+            import torch
+            from torch import nn
+
+            class MyDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = torch.bernoulli(torch.full_like(x, 1 - self.p))
+                    x *= mask / (1 - self.p)
+                    return x
+            """,
+        ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class DropConnect(nn.Linear):
+                def __init__(self, inputs, outputs, keep_prob):
+                    super().__init__(inputs, outputs)
+                    self.keep_prob = keep_prob
+
+                def forward(self, x):
+                    weight = self.weight
+                    if self.training:
+                        noise = torch.rand(weight.shape, device=x.device) + self.keep_prob
+                        weight = torch.mul(weight, noise.floor())  # DRP101
+                    return F.linear(x, weight, self.bias)
+
+            def drop_path(x, drop_prob: float = 0.1, training: bool = False):
+                if drop_prob == 0.0 or not training:
+                    return x
+                keep_prob = 1 - drop_prob
+                shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+                mask = x.new_empty(shape).bernoulli_(keep_prob)
+                return x.mul_(mask)  # DRP101
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class DropConnect(nn.Linear):
+                def __init__(self, inputs, outputs, keep_prob):
+                    super().__init__(inputs, outputs)
+                    self.keep_prob = keep_prob
+
+                def forward(self, x):
+                    weight = self.weight
+                    if self.training:
+                        noise = torch.rand(weight.shape, device=x.device) + self.keep_prob
+                        weight = torch.mul(weight, noise.floor()) / self.keep_prob
+                    return F.linear(x, weight, self.bias)
+
+            def drop_path(x, drop_prob: float = 0.1, training: bool = False):
+                if drop_prob == 0.0 or not training:
+                    return x
+                keep_prob = 1 - drop_prob
+                shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+                mask = x.new_empty(shape).bernoulli_(keep_prob)
+                return x.mul_(mask).div_(keep_prob)
+            """,
+        ),
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            class Net(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.fc = nn.Linear(8, 8)
+                    self.p = p
+
+                def forward(self, x):
+                    h = torch.relu(self.fc(x))
+                    if self.training:
+                        h = h.masked_fill(torch.rand_like(h) < self.p, 0)  # DRP101
+                    return h
+            """,
+            fixed="""
+            import torch
+            from torch import nn
+
+            class Net(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.fc = nn.Linear(8, 8)
+                    self.p = p
+
+                def forward(self, x):
+                    h = torch.relu(self.fc(x))
+                    if self.training:
+                        h = h.masked_fill(torch.rand_like(h) < self.p, 0) / (1 - self.p)
+                    return h
+            """,
+        ),
+        Example(
+            """
+            import torch
+
+            def sample_drop(x, rate, is_training):
+                keep = 1 - rate
+                if not is_training:
+                    return x * keep
+                mask = torch.floor(keep + torch.rand(x.shape[0], 1, 1, 1))
+                return x * mask
+
+            class Block(torch.nn.Module):
+                def forward(self, x):
+                    if self.training and self.rate:
+                        x = sample_drop(x, self.rate, self.training)  # DRP101
+                    return x
+            """
+        ),
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            def before(x, drop_prob):
+                keep = 1.0 - drop_prob
+                mask = x.new_empty(x.shape[0], 1).bernoulli_(keep)
+                return x.div(keep) * mask
+
+            def dropout_in_place(x, p):
+                return x.mul_(torch.empty_like(x).bernoulli_(1 - p).div_(1 - p))
+
+            def drop_path(x, drop_prob, training, scale_by_keep=True):
+                if not training:
+                    return x
+                keep_prob = 1 - drop_prob
+                mask = x.new_empty((x.shape[0], 1)).bernoulli_(keep_prob)
+                if keep_prob > 0.0 and scale_by_keep:
+                    mask.div_(keep_prob)
+                return x * mask
+
+            def classic_dropout(x, p, training):
+                if training:
+                    return x * (torch.rand_like(x) > p)
+                return x * (1 - p)
+
+            def ratio_dropout(x, p):
+                mask = (torch.rand_like(x) > p).float()
+                return x * mask * mask.numel() / mask.sum()
+
+            def gaussian_dropout(x, p):
+                return x * (1 + torch.randn_like(x) * (p / (1 - p)) ** 0.5)
+
+            def dropout_mask(x, p):
+                return torch.empty_like(x).bernoulli_(1 - p)
+
+            class Scaled(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+                    self.scale = 1 / (1 - p)
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    return torch.where(torch.rand_like(x) < self.p, 0.0, x * self.scale)
+
+            class JointDropout(nn.Module):
+                def forward(self, x, y):
+                    if self.training:
+                        one = torch.bernoulli(torch.full_like(x, 1 - self.dropout))
+                        two = torch.bernoulli(torch.full_like(x, 1 - self.dropout))
+                        scale = 3 / (2 * one + two + 1e-12)
+                        x, y = x * one * scale, y * two * scale
+                    return x, y
+            """
+        ),
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            def word_dropout(words, p):
+                keep = torch.rand(words.shape) > p
+                return words * keep
+
+            def random_erase(image, p):
+                return image * (torch.rand_like(image) > p)
+
+            class LabelDropout(nn.Module):
+                def forward(self, labels):
+                    drop = torch.rand(labels.shape) < self.drop_prob
+                    return torch.where(drop, 0, labels)
+
+            class Attention(nn.Module):
+                def forward(self, scores, keep):
+                    causal = torch.rand_like(scores) < keep
+                    return scores.masked_fill(~causal, float("-inf"))
+
+            def dropout_edge(edge_index, p):
+                return edge_index[:, torch.rand(edge_index.size(1)) > p]
             """
         ),
     ),

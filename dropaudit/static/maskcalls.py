@@ -20,7 +20,6 @@ from dropaudit.static.chance import (
     floor,
     inverted,
     nearest,
-    plus,
 )
 from dropaudit.static.source import Source
 
@@ -108,9 +107,9 @@ def _two(
         case "div" | "divide" | "true_divide":
             return reading.quotient(left, right, call)
         case "add":
-            return reading.each(left, right, plus)
+            return reading.total(left, right)
         case "sub" | "subtract":
-            return reading.each(left, right, lambda a, b: plus(a, b, -1.0))
+            return reading.total(left, right, -1.0)
         case sign if sign in _COMPARING:
             return reading.comparison(_COMPARING[sign], left, right, call)
     return None
@@ -157,7 +156,7 @@ def _method(
         case "logical_not" | "logical_not_" | "bitwise_not":
             return tuple(inverted(v) for v in reading.value(receiver))
         case "rsub" if args:
-            return reading.each(args[0], receiver, lambda a, b: plus(a, b, -1.0))
+            return reading.total(args[0], receiver, -1.0)
     if plain in _ROUNDING and not args:
         return tuple(_ROUNDING[plain](v) for v in reading.value(receiver))
     if method in ("int", "long"):

@@ -183,7 +183,7 @@ def _of_words(source: Source, use: Use) -> bool:
 
 
 def calls_without_scale(source: Source, found: DropoutUse) -> Iterator[cst.Call]:
-    """Calls, all of them in training only, of a dropout that scales by `keep` in its eval branch."""
+    """Calls, all in training only, of a dropout that scales by `keep` in its eval branch."""
     keep, function = found.use.coins[0].keep, found.masks.function
     scaled = [node for f, node in found.masks.factors if close(f, keep)]
     if not scaled or not all(_in_eval_branch(source, node) for node in scaled):

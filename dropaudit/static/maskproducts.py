@@ -16,8 +16,9 @@ from dropaudit.static.chance import (
     Uniform,
     Value,
     inverted,
+    plus,
 )
-from dropaudit.static.maskuses import Masks, Use, Values, called_name, merged
+from dropaudit.static.maskuses import Masks, Use, Values, called_name, each, merged
 from dropaudit.static.scalars import RATE, Defaults, close
 from dropaudit.static.source import Source
 
@@ -159,6 +160,18 @@ class Products:
     def spare(self, value: Value) -> None:
         if isinstance(value, Coin) and value.use in self._uses:
             self._uses[value.use].spared = True
+
+    def summed(self, left: Values, right: Values, sign: float = 1.0) -> Values:
+        """`left + right`. A masked activation plus something else of a mask is no dropout.
+
+        Alpha dropout, zoneout and mixing put another value in place of what is dropped.
+        """
+        for a in left:
+            for b in right:
+                if isinstance(a, (Coin, Opaque)) and isinstance(b, (Coin, Opaque)):
+                    self.spare(a)
+                    self.spare(b)
+        return each(left, right, lambda a, b: plus(a, b, sign))
 
     def lost(self, values: Values) -> Values:
         """The values after an operation that is not followed."""

@@ -12,8 +12,8 @@ from functools import cached_property
 import libcst as cst
 
 from dropaudit.static import draws
-from dropaudit.static.chance import Coin, Data, Number, Value, plus
-from dropaudit.static.maskuses import Masks, Places, Values, each, merged, place
+from dropaudit.static.chance import Coin, Data, Number, Value
+from dropaudit.static.maskuses import Masks, Places, Values, merged, place
 from dropaudit.static.maskvalues import Evaluator
 from dropaudit.static.scalars import RATE, Scalars
 from dropaudit.static.source import Source
@@ -168,9 +168,9 @@ class _Flow:
             case cst.DivideAssign():
                 values = self._at.products.divided(left, right, node)
             case cst.AddAssign():
-                values = each(left, right, plus)
+                values = self._at.products.summed(left, right)
             case cst.SubtractAssign():
-                values = each(left, right, lambda a, b: plus(a, b, -1.0))
+                values = self._at.products.summed(left, right, -1.0)
             case _:
                 values = self._at.products.lost(left)
         if at and self._at.places is not None:

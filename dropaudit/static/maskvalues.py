@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import libcst as cst
 
@@ -165,9 +164,9 @@ class Evaluator:
             case cst.Divide():
                 return self.products.divided(left, right, node)
             case cst.Add():
-                return each(left, right, plus)
+                return self.products.summed(left, right)
             case cst.Subtract():
-                return each(left, right, lambda a, b: plus(a, b, -1.0))
+                return self.products.summed(left, right, -1.0)
             case cst.BitAnd() | cst.BitOr() | cst.BitXor():
                 return self.products.lost((*left, *right))
         if all(isinstance(v, Number) for v in (*left, *right)):
@@ -204,10 +203,8 @@ class Evaluator:
     def quotient(self, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode) -> Values:
         return self.products.divided(self.value(left), self.value(right), node)
 
-    def each(
-        self, left: cst.CSTNode, right: cst.CSTNode, of: Callable[[Value, Value], Value]
-    ) -> Values:
-        return each(self.value(left), self.value(right), of)
+    def total(self, left: cst.CSTNode, right: cst.CSTNode, sign: float = 1.0) -> Values:
+        return self.products.summed(self.value(left), self.value(right), sign)
 
     def comparison(
         self, sign: str, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode
