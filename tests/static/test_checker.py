@@ -79,14 +79,14 @@ NOTEBOOK = b"""{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [
  {"cell_type": "code", "id": "b", "metadata": {}, "outputs": [], "execution_count": null,
   "source": ["%matplotlib inline\\n", "import torch.nn.functional as F"]},
  {"cell_type": "code", "id": "c", "metadata": {}, "outputs": [], "execution_count": null,
-  "source": ["x = 1\\n", "F.dropout(x, 0.5, self.training)\\n", "y"]}]}
+  "source": ["def f(x):\\n", "  F.dropout(x, 0.5, self.training)\\n", "  return x"]}]}
 """
 
 
 def test_findings_in_a_notebook_count_cells_and_their_lines() -> None:
     """Cells of code from one, lines within them."""
     (finding,) = check("a.ipynb", NOTEBOOK, OPTIONS).findings
-    assert str(finding.where) == "a.ipynb:cell 2:2:1"
+    assert str(finding.where) == "a.ipynb:cell 2:2:3"
     assert finding.where.end_line == 2
 
 
