@@ -1,0 +1,150 @@
+"""
+A `torch.autograd.Function` that drops in forward and not in backward.
+
+## What it does
+
+Reports `backward` of an autograd Function whose `forward` multiplies by a random mask, where
+backward reads nothing that forward saved and hands the gradient on as it came.
+
+## Why is this bad
+
+The gradient has to be zeroed, and scaled, exactly as the activation was. Otherwise units that took
+no part in the prediction are trained by it, and nothing is raised.
+
+## Example
+
+```python
+@staticmethod
+def forward(ctx, x, p):
+    mask = (torch.rand_like(x) > p).float()
+    return x * mask / (1 - p)
+
+@staticmethod
+def backward(ctx, grad):
+    return grad, None
+```
+
+## Use instead
+
+Save the mask with its scale in forward and multiply the gradient by it.
+
+```python
+    mask, = ctx.saved_tensors
+    return grad * mask, None
+```
+
+## Fix safety
+
+There is no fix: what forward must save depends on the code.
+
+## Not seen
+
+Straight-through estimators pass the gradient on purpose: a class that is called so, or says so, is
+not reported. Masks drawn by helpers of other files are not seen.
+
+## References
+
+- [Extending torch.autograd](https://docs.pytorch.org/docs/stable/notes/extending.html)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.static.functions import functions
+from dropaudit.static.source import Report, Source
+from dropaudit.static.walk import descend
+
+rule = Rule(
+    "DRP302",
+    "mask-missing-in-backward",
+    __doc__,
+    triggers=(r"\bbackward\b",),
+    examples=(
+        Example(
+            """
+            import torch
+
+            class Drop(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    mask = (torch.rand_like(x) > p).to(x.dtype) / (1 - p)
+                    return x * mask
+
+                @staticmethod
+                def backward(ctx, grad):  # DRP302
+                    return grad, None
+            """,
+        ),
+        Example(
+            """
+            import torch
+            from torch.autograd import Function
+
+            class Saved(Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    ctx.mask = torch.empty_like(x).bernoulli_(1 - p) / (1 - p)
+                    return x * ctx.mask
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad * ctx.mask, None
+
+            class StraightThrough(Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    return x * (torch.rand_like(x) > p).to(x.dtype) / (1 - p)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad, None
+
+            class Coin(Function):
+                @staticmethod
+                def forward(ctx, probability):
+                    return torch.bernoulli(probability)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad
+            """,
+        ),
+    ),
+)
+
+
+@rule.in_source(cst.ClassDef)
+def gradient_passes_unmasked(node: cst.ClassDef, source: Source) -> Iterator[Report]:
+    """Forward multiplies by a mask; backward reads nothing of the context and draws nothing."""
+    function = functions(source, node)
+    if function is None:
+        return
+    assert function.forward is not None and function.backward is not None
+    drawn = [d for d in function.masks(function.forward) if function.multiplies_by(d)]
+    if not drawn or function.draws(function.backward):
+        return
+    if set(function.context_reads()) - {"needs_input_grad"}:
+        return
+    gradients = function.gradient_names()
+    stop = (cst.FunctionDef, cst.Lambda)
+    returned = [n.value for n in descend(function.backward.body, stop) if isinstance(n, cst.Return)]
+    if returned and all(_first_is(value, gradients) for value in returned):
+        yield Report(
+            function.backward,
+            f"backward of `{function.facts.name}` passes the gradient on although forward "
+            f"multiplies by a random mask: dropped units are trained all the same",
+        )
+
+
+def _first_is(value: cst.BaseExpression | None, names: set[str]) -> bool:
+    """Whether the first gradient returned is one that came in, perhaps cloned."""
+    if isinstance(value, cst.Tuple) and value.elements:
+        value = value.elements[0].value
+    match value:
+        case cst.Call(func=cst.Attribute(value=inner, attr=cst.Name(value="clone" | "contiguous"))):
+            value = inner
+    return isinstance(value, cst.Name) and value.value in names
