@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import libcst as cst
 
+from dropaudit.static.positions import spans
 from dropaudit.static.names import Binding, Kind, Scope, bind, canonical
 from dropaudit.static.record import Options
 from dropaudit.static.walk import children
@@ -157,6 +158,24 @@ class Source:
         """The small statement (or compound statement's head) that `node` is part of."""
         kinds = (cst.BaseSmallStatement, cst.BaseCompoundStatement)
         return node if isinstance(node, kinds) else self.enclosing(node, kinds) or node
+
+    def ends_a_cell(self, statement: cst.CSTNode) -> bool:
+        """Whether `statement` is the last of a notebook's cell, whose value is shown."""
+        if not self.cell_ends:
+            return False
+        line = self.enclosing(statement, cst.SimpleStatementLine)
+        if line is None or self.parents.get(line) is not self.module or line.body[-1] is not statement:
+            return False
+        text, found = spans(self.module, [statement])
+        stop = found[statement].outer_stop
+        rest = text[stop:].split("\n")
+        line_number = text.count("\n", 0, stop) + 1
+        for offset, following in enumerate(rest):
+            if offset and following.strip() and not following.lstrip().startswith("#"):
+                return False
+            if line_number + offset in self.cell_ends:
+                return True
+        return True
 
     # -- names -----------------------------------------------------------------------------
 
