@@ -148,3 +148,12 @@ def names() -> dict[str, str]:
     files = sorted((Path(__file__).parent / "rules").glob("[a-z]*.py"))
     found = (head.search(file.read_text("utf-8")) for file in files)
     return dict(sorted((match[1], match[2]) for match in found if match))
+
+
+@cache
+def previews() -> frozenset[str]:
+    """The codes of the rules that speak only under `--preview`, read without importing them."""
+    head = re.compile(r'^rule = Rule\(\s*"(DRP\d{3})".*?^\)', re.MULTILINE | re.DOTALL)
+    files = sorted((Path(__file__).parent / "rules").glob("[a-z]*.py"))
+    found = (head.search(file.read_text("utf-8")) for file in files)
+    return frozenset(m[1] for m in found if m and re.search(r"^    preview=True", m[0], re.M))

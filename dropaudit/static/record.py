@@ -26,7 +26,7 @@ class Suppression:
 
     `lines` is the range of lines (within `where.cell`) on which a finding must start or end, or
     None for the whole file; `codes` are codes or prefixes, empty for every code. `edit` removes
-    the comment.
+    the comment, which is `text`, with the blanks before it.
     """
 
     where: Location
@@ -34,6 +34,7 @@ class Suppression:
     codes: tuple[str, ...]
     lines: tuple[int, int] | None
     edit: Edit
+    text: str = ""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def packed(record: FileRecord) -> list[Any]:
         for f in record.findings
     ]
     suppressions = [
-        [_place(s.where), s.form, list(s.codes), s.lines and list(s.lines), _edit(s.edit)]
+        [_place(s.where), s.form, list(s.codes), s.lines and list(s.lines), _edit(s.edit), s.text]
         for s in record.suppressions
     ]
     return [findings, suppressions]
@@ -77,12 +77,17 @@ def _finding(path: str, value: Any) -> Finding:
 
 
 def _suppression(path: str, value: Any) -> Suppression:
-    where, form, codes, lines, edit = value
+    where, form, codes, lines, edit, text = value
     if form not in ("noqa", "ignore", "file-ignore"):
         raise ValueError(f"not a form of suppression: {form!r}")
     first_last = None if lines is None else (_number(lines[0]), _number(lines[1]))
     return Suppression(
-        _location(path, where), form, tuple(map(_text, codes)), first_last, _unpacked_edit(edit)
+        _location(path, where),
+        form,
+        tuple(map(_text, codes)),
+        first_last,
+        _unpacked_edit(edit),
+        _text(text),
     )
 
 
