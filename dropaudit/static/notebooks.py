@@ -118,7 +118,15 @@ class Notebook:
         if at < 0 or edit.stop > self._line_bytes[self._first_lines[at + 1] - 1]:
             raise ValueError("an edit spans cells")
         cell = self._cells[at]
-        return at, self._character(at, cell, edit.start), self._character(at, cell, edit.stop)
+        start = self._character(at, cell, edit.start)
+        stop = self._character(at, cell, edit.stop)
+        passed = 0
+        for original, python in zip(split_lines(cell.text), cell.code.lines, strict=True):
+            inside = passed < stop and start < passed + len(original)
+            if inside and original != python and start < stop:
+                raise ValueError("an edit of a line that is not Python")
+            passed += len(original)
+        return at, start, stop
 
     def _character(self, at: int, cell: _Cell, offset: int) -> int:
         """The character of the text of a cell at byte `offset` of `source`."""
@@ -236,9 +244,10 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _virtual(cell: _Cell) -> tuple[str, ...]:
     """The lines of a cell in the source: whole lines, and a block around what is indented."""
-    lines = cell.code.lines
-    if not lines[-1].endswith(("\n", "\r")):
-        lines = (*lines[:-1], lines[-1] + "\n")
+    bare = [line[:-1] + "\n" if line.endswith("\r") else line for line in cell.code.lines]
+    if not bare[-1].endswith("\n"):
+        bare[-1] += "\n"
+    lines = tuple(bare)
     return ("if 1:\n", *lines) if cell.code.indented else lines
 
 
