@@ -60,7 +60,8 @@ rule = Rule(
     __doc__,
     triggers=(
         r"\A(?=[\s\S]*?(?:[Dd]rop|[Kk]eep|[Ss]urviv|[Ss]tochastic|def forward))"
-        r"(?=[\s\S]*?(?:[Bb]ernoulli|[Bb]inomial|\brand(?:om|_like)?\(|uniform_?\(|rand_like))",
+        r"(?=[\s\S]*?(?:[Bb]ernoulli|[Bb]inomial|\brand(?:om|_like)?[\s\\]*\(|uniform_?[\s\\]*\("
+        r"|rand_like))",
     ),
     examples=(
         Example(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,8 +140,6 @@ def _in_cell(finding: Finding, locate: Locate) -> Finding:
 
 
 def _suppressions(path: str, data: bytes, locate: Locate | None) -> tuple[Suppression, ...]:
-    try:
-        suppressions = import_module("dropaudit.static.suppressions")
-    except ModuleNotFoundError:  # until it lands
-        return ()
-    return tuple(suppressions.find(path, data, locate))
+    from dropaudit.static.suppressions import find
+
+    return find(path, data, locate)
