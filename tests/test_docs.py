@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from docs.generate import options, page, table
 from dropaudit.catalogue import Rule, rules
+from dropaudit.config import keys
 
 HEADINGS = [
     "What it does",
@@ -63,3 +65,10 @@ def test_a_rule_has_a_page_and_a_row(rule: Rule) -> None:
 def test_the_options_of_a_command_are_listed(command: str, flag: str) -> None:
     """The reference is made from the command line itself."""
     assert f"{flag}" in options(command)
+
+
+def test_the_page_on_configuration_has_every_key_and_no_other() -> None:
+    """The reference of the keys is what `config.py` reads."""
+    text = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text("utf-8")
+    rows = re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
+    assert sorted(rows) == sorted(keys())
