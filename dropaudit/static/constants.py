@@ -10,27 +10,28 @@ from dropaudit.static.names import Kind
 from dropaudit.static.source import Source, is_name, number, self_attribute
 
 
-def origins(source: Source, node: cst.CSTNode | None, depth: int = 0) -> Iterator[cst.CSTNode]:
+def origins(source: Source, node: cst.CSTNode | None) -> Iterator[cst.CSTNode]:
     """The expressions that `node` may stand for, through names and attributes of self.
 
     Both arms of a conditional expression count. A name that is bound in a way that cannot be
-    followed (a parameter, a loop, an import) is yielded itself.
+    followed (a parameter, a loop, an import) is yielded itself. Each expression is entered once:
+    a name that is bound over and over from itself would have no end.
     """
-    if node is None:
-        return
-    if isinstance(node, cst.IfExp):
-        yield from origins(source, node.body, depth)
-        yield from origins(source, node.orelse, depth)
-        return
-    values = _values(source, node) if depth < 5 else None
-    if not values:
-        yield node
-        return
-    for value in values:
-        if value is None:
-            yield node
-        else:
-            yield from origins(source, value, depth + 1)
+    stack, seen = [] if node is None else [node], set()
+    while stack:
+        one = stack.pop()
+        if isinstance(one, cst.IfExp):
+            stack.extend((one.orelse, one.body))
+            continue
+        values = _values(source, one)
+        if not values:
+            yield one
+            continue
+        if any(value is None for value in values):
+            yield one
+        fresh = [v for v in values if v is not None and v not in seen]
+        seen.update(fresh)
+        stack.extend(reversed(fresh))
 
 
 def constant(source: Source, node: cst.CSTNode | None) -> float | None:

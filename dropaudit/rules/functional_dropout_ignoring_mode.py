@@ -1,0 +1,359 @@
+"""
+A functional dropout that is not told whether the model is training.
+
+## What it does
+
+Reports `F.dropout`, `F.dropout1d` to `F.dropout3d`, `torch.dropout` and
+`F.multi_head_attention_forward` in code that runs in evaluation too, when the call passes no
+`training` and nothing around it depends on the mode. Also calls of a helper in the same file that
+hands `training` on and has True for its default; a flag that stays true in evaluation
+(`self.training or p > 0`), or is only true there; and a literal True next to a call in the same
+method that passes the mode.
+
+## Why is this bad
+
+The functions have no state: `training` defaults to True, and `model.eval()` cannot reach it.
+The model goes on dropping activations in validation and in production, so that predictions
+are random, worse than the model is, and different on each call.
+
+## Example
+
+```python
+def forward(self, x):
+    x = F.relu(self.fc1(x))
+    x = F.dropout(x, p=0.5)
+    return self.fc2(x)
+```
+
+## Use instead
+
+Pass `training=self.training`, or build an `nn.Dropout` in `__init__` and call that.
+
+```python
+def forward(self, x):
+    x = F.relu(self.fc1(x))
+    x = F.dropout(x, p=0.5, training=self.training)
+    return self.fc2(x)
+```
+
+## Fix safety
+
+The fix adds `training=self.training` where `self` is a module. It is unsafe because it changes
+what the model computes in evaluation, which is its purpose. In a function without `self` the mode
+has to come from the caller, so there is no fix.
+
+## Not seen
+
+A call whose arguments are spread from `*args` or `**kwargs`; a helper whose rate is a parameter
+and whose callers are in another file. Dropout that stays on for a purpose (Monte-Carlo dropout,
+a prenet) is left alone where a name, docstring or comment of the function or class says so;
+`always-on` in the settings names more of them.
+
+## References
+
+- [torch.nn.functional.dropout](https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.static.constants import is_constant_true
+from dropaudit.static.flags import (
+    MULTI_HEAD,
+    NEVER_ON,
+    forwards_flag,
+    holds_in_eval,
+    is_mode,
+    passes_mode_nearby,
+)
+from dropaudit.static.functional import Drop, functional_dropout, is_zero
+from dropaudit.static.rates import percent
+from dropaudit.static.reach import exact_callers, runs_in_eval, self_in_scope
+from dropaudit.static.source import Change, Report, Source
+
+rule = Rule(
+    "DRP201",
+    "functional-dropout-ignoring-mode",
+    __doc__,
+    triggers=("dropout", "multi_head_attention_forward"),
+    examples=(
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+            from torch.nn.functional import dropout2d as drop2d
+
+            class Net(nn.Module):
+                def __init__(self, dim, rate=0.3):
+                    super().__init__()
+                    self.rate = rate
+                    self.fc = nn.Linear(dim, dim)
+                    self.last = lambda x: F.dropout(x, p=0.1)  # DRP201
+                    self.hold = F.dropout
+
+                def forward(self, x):
+                    x = F.dropout(x)  # DRP201
+                    x = drop2d(self.fc(x), self.rate, inplace=False,)  # DRP201
+                    if self.rate:
+                        x = nn.functional.dropout(x, p=self.rate)  # DRP201
+                    x = self.hold(x, 0.2)  # DRP201
+                    return self.step(x)
+
+                def step(self, x):
+                    mask = F.dropout(x, self.rate, True)  # DRP201
+                    x = F.dropout(x, self.rate, training=self.training or self.rate > 0)  # DRP201
+                    return F.dropout(
+                        mask * x,
+                        p=self.rate,  # as in the paper
+                        training=self.training,
+                    )
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+            from torch.nn.functional import dropout2d as drop2d
+
+            class Net(nn.Module):
+                def __init__(self, dim, rate=0.3):
+                    super().__init__()
+                    self.rate = rate
+                    self.fc = nn.Linear(dim, dim)
+                    self.last = lambda x: F.dropout(x, p=0.1, training=self.training)
+                    self.hold = F.dropout
+
+                def forward(self, x):
+                    x = F.dropout(x, training=self.training)
+                    x = drop2d(self.fc(x), self.rate, inplace=False, training=self.training,)
+                    if self.rate:
+                        x = nn.functional.dropout(x, p=self.rate, training=self.training)
+                    x = self.hold(x, 0.2, training=self.training)
+                    return self.step(x)
+
+                def step(self, x):
+                    mask = F.dropout(x, self.rate, self.training)
+                    x = F.dropout(x, self.rate, training=self.training)
+                    return F.dropout(
+                        mask * x,
+                        p=self.rate,  # as in the paper
+                        training=self.training,
+                    )
+            """,
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            def attend(query, key, dropout=None):
+                weights = (query @ key).softmax(-1)
+                if dropout is not None:
+                    weights = F.dropout(weights, p=dropout)  # DRP201
+                return weights
+
+            def embed(table, rows, rate=0.1, training=True):
+                return F.embedding(rows, F.dropout(table, rate, training))
+
+            class Attention(nn.Module):
+                def __init__(self, table, rate):
+                    super().__init__()
+                    self.rate = rate
+                    self.table = table
+
+                def forward(self, rows, key):
+                    rows = embed(self.table, rows)  # DRP201
+                    return attend(rows, key, self.rate)
+            """,
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Guarded(nn.Module):
+                def __init__(self, rate, block):
+                    super().__init__()
+                    self.rate, self.block = rate, block
+                    self.layer = lambda x: F.dropout(x, 0.1, self.training)
+
+                @property
+                def active_rate(self):
+                    return self.rate if self.training else 0.0
+
+                def forward(self, x, deterministic=False, targets=None, **options):
+                    if self.training and self.rate > 0:
+                        x = F.dropout(x, self.rate)
+                    x = F.dropout(x, p=self.rate if self.training else 0)
+                    x = F.dropout(x, p=self.active_rate)
+                    x = F.dropout(x, p=0.0)
+                    x = F.dropout(x, self.rate, training=self.block.training)
+                    x = F.dropout(x, **options)
+                    x = F.dropout(x, 0.2, training=not deterministic)
+                    x = F.dropout(x) if not deterministic else x
+                    if targets is not None:
+                        x = F.dropout(x, self.rate)
+                    x = self.mix(x)
+                    rate = self.rate
+                    if not self.training:
+                        rate = 0
+                    x = F.dropout(x, rate)
+                    x = weigh(x, self.rate if self.training else 0.0)
+                    if not self.training:
+                        return x
+                    return F.dropout(x, self.rate)
+
+                def mix(self, x):
+                    return self.noisy(x) if self.training else x
+
+                def noisy(self, x):
+                    return F.dropout(x, self.rate)
+
+                def training_step(self, batch):
+                    return F.dropout(batch, self.rate)
+
+            def weigh(x, rate):
+                return F.dropout(x, rate)
+
+            def unseen(x, rate=0.0):
+                return F.dropout(x, rate)
+            """,
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Prenet(nn.Module):
+                def forward(self, x):
+                    return F.dropout(x, 0.5)
+
+            class Sampler(nn.Module):
+                '''Monte-Carlo dropout: every call is one sample of the posterior.'''
+
+                def forward(self, x):
+                    return F.dropout(x, 0.5)
+
+            class Noisy(nn.Module):
+                def forward(self, x):
+                    return F.dropout(x, 0.5)  # stays on at test time for diversity
+
+            class AlwaysOn(nn.Module):
+                def __init__(self, eval_dropout=False):
+                    super().__init__()
+                    self.eval_dropout = eval_dropout
+
+                def forward(self, x):
+                    return F.dropout(x, 0.5)
+
+            def test_dropout_drops():
+                class Net(nn.Module):
+                    def forward(self, x):
+                        return F.dropout(x, 0.5)
+
+                assert Net()
+
+            y = F.dropout(Prenet(), 0.5)
+            """,
+        ),
+    ),
+)
+
+
+@rule.in_source(cst.Call)
+def call_without_mode(call: cst.Call, source: Source) -> Iterator[Report]:
+    """A functional dropout in code that runs in evaluation, and no word of the mode."""
+    drop = functional_dropout(source, call)
+    if drop is None or drop.name in NEVER_ON:
+        return
+    why = _defect(source, drop)
+    if not why or is_zero(source, drop.rate) or _is_guarded(source, drop):
+        return
+    if not runs_in_eval(source, call, drop.rate):
+        return
+    yield Report(
+        call, _message(source, drop, why), _changes(source, drop), title="Pass the module's mode"
+    )
+
+
+@rule.in_source(cst.FunctionDef)
+def helper_left_on(function: cst.FunctionDef, source: Source) -> Iterator[Report]:
+    """A call of a helper that is on by default and hands its flag to a functional dropout."""
+    if source.function_of(function) is not None:
+        return
+    flag = forwards_flag(source, function)
+    if flag is None:
+        return
+    name = function.name.value
+    for call in exact_callers(source, function):
+        if source.has_star(call) or source.modes.call_guarded(call):
+            continue
+        if source.modes.on_purpose(call) or source.modes.in_test(call):
+            continue
+        if flag.passed(source, call) is not None or not runs_in_eval(source, call, None):
+            continue
+        changes = _added(source, call, flag.name)
+        yield Report(
+            call,
+            f"`{name}` drops with `{flag.name}=True` unless told otherwise, so this call keeps "
+            f"dropping after `eval()`; pass `{flag.name}=self.training`",
+            changes,
+            title="Pass the module's mode",
+        )
+
+
+def _defect(source: Source, drop: Drop) -> str:
+    """What is wrong with the flag; empty where it is right, unknown or another rule's matter."""
+    if drop.training is None:
+        return "missing" if drop.complete and not is_mode(source, drop.rate) else ""
+    if holds_in_eval(source, drop.training):
+        return "inverted"
+    if is_constant_true(source, drop.training) and passes_mode_nearby(source, drop):
+        return "literal"
+    return ""
+
+
+def _is_guarded(source: Source, drop: Drop) -> bool:
+    modes = source.modes
+    if modes.guards(drop.call) or modes.decides(drop.rate):
+        return True
+    return modes.on_purpose(drop.call) or modes.in_test(drop.call)
+
+
+def _message(source: Source, drop: Drop, why: str) -> str:
+    default = None if drop.name in MULTI_HEAD else 0.5
+    share = percent(source, drop.rate, default)
+    what = "attention weights" if drop.name in MULTI_HEAD else "activations"
+    effect = f": {share} of the {what} are zeroed at random in every prediction" if share else ""
+    cause = {
+        "missing": "pass `training=self.training`",
+        "literal": "its `training` is always True where a call beside it passes the mode",
+        "inverted": f"its `training` is `{_flag(source, drop)}`, which is true then",
+    }[why]
+    if why == "missing" and not self_in_scope(source, drop.call):
+        cause = "pass the mode of the module that calls this"
+    return f"`{drop.shown}` keeps dropping after `eval()`{effect}; {cause}"
+
+
+def _flag(source: Source, drop: Drop) -> str:
+    return "" if drop.training is None else " ".join(source.text(drop.training).split())
+
+
+def _changes(source: Source, drop: Drop) -> tuple[Change, ...]:
+    if not self_in_scope(source, drop.call):
+        return ()
+    if drop.training is None:
+        return _added(source, drop.call, "training")
+    if any(a.value is drop.training for a in drop.call.args):
+        return (Change(drop.training, "replace", "self.training"),)
+    return ()
+
+
+def _added(source: Source, call: cst.Call, flag: str) -> tuple[Change, ...]:
+    if not call.args or not self_in_scope(source, call):
+        return ()
+    return (Change(call.args[-1].value, "after", f", {flag}=self.training"),)

@@ -1,0 +1,130 @@
+"""Does a call that drops run in evaluation? The code around it, and who calls that."""
+
+from __future__ import annotations
+
+import libcst as cst
+
+from dropaudit.static.constants import origins
+from dropaudit.static.functional import is_zero
+from dropaudit.static.names import Kind
+from dropaudit.static.source import Source, is_name
+
+_ENTRIES = ("forward", "__call__")
+
+
+def in_module_method(source: Source, node: cst.CSTNode) -> bool:
+    """Whether `node` stands in a method of an `nn.Module` (or in a function or lambda there)."""
+    facts = source.class_of(node)
+    return facts is not None and facts.is_module and source.method_of(node) is not None
+
+
+def self_in_scope(source: Source, node: cst.CSTNode) -> bool:
+    """Whether `self` is the module at `node`: then `self.training` can be read there."""
+    method = source.method_of(node)
+    if method is None or not in_module_method(source, node):
+        return False
+    first = (*method.params.posonly_params, *method.params.params)[:1]
+    if not first or first[0].name.value != "self":
+        return False
+    if any(is_name(d.decorator, "staticmethod") for d in method.decorators):
+        return False
+    found = source.scope_of(node).lookup("self")
+    return found is not None and found[0].node is method and len(found[1]) == 1
+
+
+def runs_in_eval(source: Source, call: cst.Call, rate: cst.CSTNode | None, depth: int = 0) -> bool:
+    """Whether the code around `call` says that it runs in evaluation, with a rate above zero.
+
+    Methods of a module do, unless every caller in the file is guarded; functions do when such a
+    method reaches them. A rate that the function takes as a parameter is for its callers to
+    gate: one of them must be seen to pass a rate without.
+    """
+    modes = source.modes
+    function = source.function_of(call)
+    if function is None:
+        return False
+    facts = source.class_of(call)
+    own = source.method_of(call) if facts is not None else None
+    outer = own or _outermost(source, function)
+    parameter = _parameter(source, rate, outer)
+    if parameter is None and rate is not None and function is not outer:
+        inner = _parameter(source, rate, function)
+        parameter, outer = (inner, function) if inner is not None else (None, outer)
+    callers = exact_callers(source, outer)
+    if parameter is not None:
+        return depth < 3 and any(_passes_rate(source, c, outer, parameter, depth) for c in callers)
+    if facts is not None:
+        if facts.is_function or not facts.is_module:
+            return False
+        if outer.name.value in _ENTRIES:
+            return True
+        if outer.name.value == "__init__":
+            return function is not outer or source.enclosing(call, cst.Lambda) is not None
+        return not modes.callers_guard(outer)
+    return depth < 3 and any(
+        not modes.call_guarded(c) and _called_in_eval(source, c, depth) for c in callers
+    )
+
+
+def _called_in_eval(source: Source, call: cst.Call, depth: int) -> bool:
+    return not source.modes.on_purpose(call) and runs_in_eval(source, call, None, depth + 1)
+
+
+def _passes_rate(
+    source: Source, call: cst.Call, function: cst.FunctionDef, parameter: cst.Param, depth: int
+) -> bool:
+    passed = argument_for(source, call, function, parameter)
+    if passed is None:
+        if source.has_star(call) or parameter.default is None:
+            return False
+        passed = parameter.default
+    if is_zero(source, passed) or source.modes.call_guarded(call):
+        return False
+    return not source.modes.on_purpose(call) and runs_in_eval(source, call, passed, depth + 1)
+
+
+def exact_callers(source: Source, function: cst.FunctionDef) -> list[cst.Call]:
+    """The calls in this file that can only mean `function`."""
+    return [c for c in source.callers(function) if source.definition(c.func) is function]
+
+
+def argument_for(
+    source: Source, call: cst.Call, function: cst.FunctionDef, parameter: cst.Param
+) -> cst.BaseExpression | None:
+    """What `call` passes for `parameter` of `function`, None where it is left to its default."""
+    positional = [*function.params.posonly_params, *function.params.params]
+    at = positional.index(parameter) if parameter in positional else -1
+    if at > 0 and isinstance(call.func, cst.Attribute) and not _is_static(function):
+        at -= 1
+    found = source.argument(call, parameter.name.value, at)
+    return None if found is None else found.value
+
+
+def _is_static(function: cst.FunctionDef) -> bool:
+    return any(is_name(d.decorator, "staticmethod") for d in function.decorators)
+
+
+def _outermost(source: Source, function: cst.FunctionDef) -> cst.FunctionDef:
+    for around in source.ancestors(function):
+        if isinstance(around, cst.FunctionDef):
+            function = around
+    return function
+
+
+def _parameter(
+    source: Source, rate: cst.CSTNode | None, function: cst.FunctionDef
+) -> cst.Param | None:
+    """The parameter of `function` that `rate` comes from, when it comes from one."""
+    if rate is None:
+        return None
+    own = {
+        *function.params.posonly_params,
+        *function.params.params,
+        *function.params.kwonly_params,
+    }
+    for origin in origins(source, rate):
+        if isinstance(origin, cst.Name):
+            for binding in source.bindings(origin):
+                if binding.kind is Kind.PARAMETER and binding.node in own:
+                    return binding.node  # type: ignore[return-value]
+    return None
