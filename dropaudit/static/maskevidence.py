@@ -10,6 +10,7 @@ import libcst as cst
 
 from dropaudit.static.chance import Coin
 from dropaudit.static.maskuses import Masks, Use
+from dropaudit.static.names import target_names
 from dropaudit.static.scalars import close
 from dropaudit.static.source import Source, self_attribute
 from dropaudit.static.walk import descend
@@ -46,7 +47,7 @@ _OTHER_DATA = re.compile(
 _DROP_PROBABILITY = re.compile(r"(self\.)?drop(out|_path)?(_(p|prob|probability|rate|ratio))?")
 _DROP_RATE = re.compile(r"drop|keep|surviv|retain", re.IGNORECASE)
 _PLAIN_RATE = re.compile(
-    r"(^|[._])(p|prob\w*|rate|ratio|q)$|^\d*\.?\d*$|^\(?1\.?0?\s*-", re.IGNORECASE
+    r"^(self\.)?(p|prob(ability)?|rate|ratio|q|dp)$|^\d*\.?\d*$|^\(?1\.?0?\s*-", re.IGNORECASE
 )
 
 
@@ -64,7 +65,11 @@ def dropout_uses(source: Source) -> Iterator[DropoutUse]:
     for masks in source.masks.functions:
         for use in masks.uses:
             named = calls_itself_dropout(source, masks.function)
-            if _kept_for_good(source, use) or _of_words(source, use):
+            if (
+                _kept_for_good(source, use)
+                or _of_words(source, use)
+                or _looked_up(source, masks, use)
+            ):
                 continue
             if named or _looks_like_dropout(source, masks, use):
                 yield DropoutUse(use, masks, named)
@@ -168,6 +173,20 @@ def _kept_for_good(source: Source, use: Use) -> bool:
         isinstance(around, cst.If)
         and re.search(r"\bself\.\w*mask\w* is None", source.text(around.test))
         for around in source.ancestors(use.draw)
+    )
+
+
+def _looked_up(source: Source, masks: Masks, use: Use) -> bool:
+    """Whether what is masked are indices: they go on into an embedding."""
+    names = {use.data.value} if isinstance(use.data, cst.Name) else set()
+    statement = source.statement_of(use.node)
+    if isinstance(statement, cst.Assign):
+        names.update(n for t in statement.targets for n in target_names(t.target))
+    return any(
+        isinstance(node, cst.Call)
+        and re.search(r"emb", self_attribute(node.func), re.IGNORECASE)
+        and any(isinstance(a.value, cst.Name) and a.value.value in names for a in node.args)
+        for node in descend(masks.function.body)
     )
 
 

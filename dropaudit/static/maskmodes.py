@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from dropaudit.static.draws import UNIFORM, UNIFORM_BETWEEN
 from dropaudit.static.facts import ClassFacts
 from dropaudit.static.maskevidence import (
     OTHER_PURPOSE,
@@ -18,11 +19,15 @@ from dropaudit.static.maskevidence import (
 from dropaudit.static.maskuses import Masks
 from dropaudit.static.modes import MODE_WORD
 from dropaudit.static.source import Source, self_attribute
+from dropaudit.static.walk import descend
 
 _LAYER_DROP = re.compile(
     r"(layer|block|path|branch)s?_?drop|drop_?(layer|block|path|branch)s?(?![a-z])"
     r"|stochastic_?depth",
     re.IGNORECASE,
+)
+_LAYER_RATE = re.compile(
+    r"layer_?drop|drop_?(layer|path)|path_?drop|surviv|stochastic_?depth", re.IGNORECASE
 )
 _DRAWN_APART = re.compile(
     r"train|eval|sample|generat|augment|corrupt|mask_|_mask|aug(?![a-z])|pretrain|loss|init|reset",
@@ -35,7 +40,8 @@ _EDGES = re.compile(r"edge|graph|node|sample|adj|neighbo", re.IGNORECASE)
 def masks_in_every_mode(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
     """(node, what it is) for each mask or call of a mask that no mode switches off."""
     yielded: set[cst.CSTNode] = set()
-    for node, what in (*_in_modules(source), *_through_helpers(source)):
+    every = (*_in_modules(source), *_through_helpers(source), *_skipped_layers(source))
+    for node, what in every:
         if node not in yielded:
             yielded.add(node)
             yield node, what
@@ -114,6 +120,29 @@ def _through_helpers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
         for call in source.callers(function):
             if _called_in_every_mode(source, function, call, mode):
                 yield call, f"`{function.name.value}` drops"
+
+
+def _skipped_layers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
+    """Tests in a forward that skip a layer at random, by a rate that is named for it."""
+    for masks in source.masks.functions:
+        if masks.function.name.value != "forward":
+            continue
+        for node in descend(masks.function.body):
+            if not isinstance(node, cst.If) or not _LAYER_RATE.search(source.text(node.test)):
+                continue
+            if source.modes.decides(node.test) or not _is_random(source, node.test):
+                continue
+            if _runs_in_every_mode(source, masks.function, (node,)):
+                yield node.test, "a layer is skipped at random"
+
+
+def _is_random(source: Source, test: cst.CSTNode) -> bool:
+    values = [b.value for n in descend(test) if isinstance(n, cst.Name) for b in source.bindings(n)]
+    return any(
+        isinstance(node, cst.Call) and source.name_of(node.func) in (*UNIFORM, *UNIFORM_BETWEEN)
+        for value in (test, *(v for v in values if v is not None))
+        for node in descend(value)
+    )
 
 
 def _called_in_every_mode(
