@@ -122,6 +122,15 @@ rule = Rule(
                 def forward(self, x):
                     return self.fc(self.drop(x))
 
+            class Locked(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+                    self.drop = nn.Dropout(rate)
+
+                def forward(self, x, lock):
+                    return lock(x, self.rate)
+
             def use(model, x):
                 return model.late(x)
 
@@ -178,9 +187,30 @@ def built_and_never_read(node: cst.ClassDef, source: Source) -> Iterator[Report]
             continue
         if _is_read(source, one.name, family) or _excused(source, one.statement):
             continue
+        if rate is not None and _is_used_otherwise(source, rate, family):
+            continue
         value = 0.5 if rate is None else constant(source, rate)
-        text = "its rate" if value is None else f"its rate of {value:g}"
-        yield Report(call, f"`self.{one.name}` is built and never applied: {text} has no effect")
+        text = "" if value is None else f" at p = {value:g}"
+        yield Report(
+            call, f"`self.{one.name}` is built and never applied: nothing is dropped{text}"
+        )
+
+
+def _is_used_otherwise(source: Source, rate: cst.BaseExpression, family: set[cst.ClassDef]) -> bool:
+    """Whether a method passes the same rate to something else, such as a dropout function."""
+    names = {self_attribute(rate)}
+    if isinstance(rate, cst.Name):
+        facts = [source.facts(node) for node in family]
+        names |= {a.name for f in facts for a in f.assigned if is_name(a.value, rate.value)}
+    return any(
+        isinstance(source.parents.get(node), cst.Arg)
+        and source.enclosing(node, cst.ClassDef) in family
+        and (method := source.method_of(node)) is not None
+        and method.name.value != "__init__"
+        for name in names
+        if name
+        for node in source.attributes_by_name.get(name, [])
+    )
 
 
 def _builds(source: Source, one: AttributeValue) -> cst.Call | None:
