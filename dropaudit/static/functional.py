@@ -9,6 +9,7 @@ import libcst as cst
 
 from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import constant, origins
+from dropaudit.static.facts import DROPOUT_MODULES
 from dropaudit.static.source import Source, is_name, self_attribute
 
 Naming = Callable[[Source, cst.CSTNode], str]
@@ -147,3 +148,11 @@ def _kernel_name(source: Source, func: cst.CSTNode) -> str:
     if last in _TORCH_KERNELS and not name.startswith("torch."):
         return ""
     return last
+
+
+def builds_module(source: Source, node: cst.CSTNode | None) -> bool:
+    """Whether `node` is a dropout module, where a number belongs."""
+    for origin in origins(source, node):
+        if isinstance(origin, cst.Call) and source.name_of(origin.func) in DROPOUT_MODULES:
+            return True
+    return False

@@ -12,6 +12,7 @@ import libcst as cst
 from dropaudit.static import expectations
 from dropaudit.static.names import Binding, Kind
 from dropaudit.static.purpose import PURPOSE, says_on_purpose, words
+from dropaudit.static.scalars import RATE
 from dropaudit.static.source import Source, is_name, self_attribute, statements
 from dropaudit.static.walk import children, descend
 
@@ -224,17 +225,26 @@ class Modes:
     def _decided(self, binding: Binding) -> bool:
         node = binding.node
         if binding.kind is Kind.ASSIGNMENT:
-            if self.decides(binding.value):
+            if not self._takes_tensor(binding.value) and self.decides(binding.value):
                 return True
             return self._is_scalar(binding.value) and self.guards(node)
         if binding.kind is Kind.OTHER:
             if isinstance(node, cst.AugAssign):
                 scalar = self._is_scalar(node.value)
                 return scalar and (self.decides(node.value) or self.guards(node))
-            return isinstance(node, cst.Assign) and self.decides(node.value)
+            if not isinstance(node, cst.Assign) or self._takes_tensor(node.value):
+                return False
+            return self.decides(node.value)
         if binding.kind is Kind.FUNCTION:
             return self.decides(getattr(node, "body", None))
         return False
+
+    def _takes_tensor(self, value: cst.CSTNode | None) -> bool:
+        """Whether `value` is what a call makes of some local: `y = block(x, self.training)`."""
+        if not isinstance(value, cst.Call) or self._source.name_of(value.func) in _CASTS:
+            return False
+        names = (a.value.value for a in value.args if isinstance(a.value, cst.Name))
+        return any(not MODE_WORD.match(n) and not RATE.search(n) for n in names)
 
     def _is_scalar(self, value: cst.CSTNode | None) -> bool:
         """Whether nothing in `value` could make a tensor of it."""

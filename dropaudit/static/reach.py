@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import libcst as cst
 
 from dropaudit.static.constants import origins
@@ -46,10 +48,7 @@ def runs_in_eval(source: Source, call: cst.Call, rate: cst.CSTNode | None, depth
     facts = source.class_of(call)
     own = source.method_of(call) if facts is not None else None
     outer = own or _outermost(source, function)
-    parameter = _parameter(source, rate, outer)
-    if parameter is None and rate is not None and function is not outer:
-        inner = _parameter(source, rate, function)
-        parameter, outer = (inner, function) if inner is not None else (None, outer)
+    parameter, outer = _from_caller(source, rate, function, outer)
     callers = exact_callers(source, outer)
     if parameter is not None:
         return depth < 3 and any(_passes_rate(source, c, outer, parameter, depth) for c in callers)
@@ -64,6 +63,34 @@ def runs_in_eval(source: Source, call: cst.Call, rate: cst.CSTNode | None, depth
     return depth < 3 and any(
         not modes.call_guarded(c) and _called_in_eval(source, c, depth) for c in callers
     )
+
+
+def rate_passers(
+    source: Source, call: cst.Call, rate: cst.CSTNode | None
+) -> Iterator[tuple[cst.Call, cst.BaseExpression]]:
+    """The calls that hand `call` a rate without a mode, where its function takes the rate."""
+    function = source.function_of(call)
+    if function is None:
+        return
+    own = source.method_of(call) if source.class_of(call) is not None else None
+    parameter, outer = _from_caller(source, rate, function, own or _outermost(source, function))
+    if parameter is None:
+        return
+    for caller in exact_callers(source, outer):
+        passed = argument_for(source, caller, outer, parameter)
+        if passed is not None and _passes_rate(source, caller, outer, parameter, 0):
+            yield from list(rate_passers(source, caller, passed)) or [(caller, passed)]
+
+
+def _from_caller(
+    source: Source, rate: cst.CSTNode | None, function: cst.FunctionDef, outer: cst.FunctionDef
+) -> tuple[cst.Param | None, cst.FunctionDef]:
+    """The parameter that the rate comes from, and the function whose parameter it is."""
+    for one in (outer, function):
+        parameter = _parameter(source, rate, one)
+        if parameter is not None:
+            return parameter, one
+    return None, outer
 
 
 def _called_in_eval(source: Source, call: cst.Call, depth: int) -> bool:

@@ -1,0 +1,245 @@
+"""
+An attention kernel that gets its dropout rate whatever the mode is.
+
+## What it does
+
+Reports calls of `F.scaled_dot_product_attention`, of the `flash_attn_*` functions and of
+xformers' `memory_efficient_attention` in a module that pass a rate which does not depend on the
+mode: an attribute of `self`, the `p` of a dropout module, or a number.
+
+## Why is this bad
+
+A kernel knows nothing of modules: it drops attention weights at whatever rate it is given. The
+`p` of an `nn.Dropout` only looks mode-aware; it is a number that `eval()` does not change. The
+model goes on dropping attention weights in validation and generation.
+
+## Example
+
+```python
+y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout)
+```
+
+## Use instead
+
+Pass the rate in training and zero otherwise: `dropout_p=self.dropout if self.training else 0.0`.
+
+```python
+y = F.scaled_dot_product_attention(
+    q, k, v, dropout_p=self.dropout if self.training else 0.0
+)
+```
+
+## Fix safety
+
+The fix adds the condition where `self` is a module. It is unsafe because it changes what the
+model computes in evaluation, which is its purpose.
+
+## Not seen
+
+A rate that is a parameter of the function around the call: its callers decide, and only those
+in the same file are looked at.
+
+## References
+
+- [scaled_dot_product_attention](https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html),
+  which says that dropout is applied according to `dropout_p` alone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.static.constants import origins
+from dropaudit.static.flags import is_mode
+from dropaudit.static.functional import Drop, attention_kernel, builds_module, is_zero
+from dropaudit.static.rates import percent
+from dropaudit.static.reach import rate_passers, runs_in_eval, self_in_scope
+from dropaudit.static.source import Change, Report, Source
+
+rule = Rule(
+    "DRP202",
+    "attention-dropout-ignoring-mode",
+    __doc__,
+    triggers=("scaled_dot_product_attention", "flash_attn_", "memory_efficient_attention"),
+    examples=(
+        Example(
+            """
+            import torch.nn as nn
+            import torch.nn.functional as F
+            from flash_attn import flash_attn_func
+            from xformers.ops import memory_efficient_attention
+
+            class Attention(nn.Module):
+                def __init__(self, dim, rate=0.1, fused=True):
+                    super().__init__()
+                    self.rate = rate
+                    self.fused = fused
+                    self.drop = nn.Dropout(rate)
+                    self.kernel = F.scaled_dot_product_attention
+
+                def forward(self, q, k, v, mask=None):
+                    a = F.scaled_dot_product_attention(q, k, v, mask, self.rate)  # DRP202
+                    b = F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop.p)  # DRP202
+                    c = flash_attn_func(q, k, v, self.rate if self.fused else 0.2)  # DRP202
+                    d = memory_efficient_attention(q, k, v, p=0.1,)  # DRP202
+                    e = self.kernel(q, k, v, dropout_p=self.rate)  # DRP202
+                    rate = self.rate
+                    f = self.kernel(q, k, v, dropout_p=rate)  # DRP202
+                    options = {"dropout_p": self.rate}
+                    g = F.scaled_dot_product_attention(q, k, v, **options)  # DRP202
+                    return a, b, c, d, e, f, g
+            """,
+            fixed="""
+            import torch.nn as nn
+            import torch.nn.functional as F
+            from flash_attn import flash_attn_func
+            from xformers.ops import memory_efficient_attention
+
+            class Attention(nn.Module):
+                def __init__(self, dim, rate=0.1, fused=True):
+                    super().__init__()
+                    self.rate = rate
+                    self.fused = fused
+                    self.drop = nn.Dropout(rate)
+                    self.kernel = F.scaled_dot_product_attention
+
+                def forward(self, q, k, v, mask=None):
+                    a = F.scaled_dot_product_attention(q, k, v, mask, self.rate if self.training else 0.0)
+                    b = F.scaled_dot_product_attention(q, k, v, dropout_p=self.drop.p if self.training else 0.0)
+                    c = flash_attn_func(q, k, v, (self.rate if self.fused else 0.2) if self.training else 0.0)
+                    d = memory_efficient_attention(q, k, v, p=0.1 if self.training else 0.0,)
+                    e = self.kernel(q, k, v, dropout_p=self.rate if self.training else 0.0)
+                    rate = self.rate
+                    f = self.kernel(q, k, v, dropout_p=rate if self.training else 0.0)
+                    options = {"dropout_p": self.rate if self.training else 0.0}
+                    g = F.scaled_dot_product_attention(q, k, v, **options)
+                    return a, b, c, d, e, f, g
+            """,  # noqa: E501 (what the fix gives)
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            def attend(q, k, v, rate=0.0):
+                return F.scaled_dot_product_attention(q, k, v, dropout_p=rate)
+
+            class Attention(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+
+                def forward(self, q, k, v):
+                    q = attend(q, k, v, self.rate if self.training else 0.0)
+                    return attend(q, k, v, self.rate)  # DRP202
+            """,
+        ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Attention(nn.Module):
+                def __init__(self, rate, drop):
+                    super().__init__()
+                    self.rate = rate
+                    self.drop = nn.Dropout(drop)
+
+                @property
+                def active(self):
+                    return self.rate if self.training else 0.0
+
+                def forward(self, q, k, v, rate=0.0, mask=None):
+                    p = 0.0 if not self.training else self.drop.p
+                    q = F.scaled_dot_product_attention(q, k, v)
+                    q = F.scaled_dot_product_attention(q, k, v, dropout_p=0.0)
+                    q = F.scaled_dot_product_attention(q, k, v, dropout_p=p)
+                    q = F.scaled_dot_product_attention(q, k, v, dropout_p=self.active)
+                    q = F.scaled_dot_product_attention(q, k, v, dropout_p=rate)
+                    q = F.scaled_dot_product_attention(q, k, v, dropout_p=self.training * self.rate)
+                    q = F.scaled_dot_product_attention(q, k, v, mask, self.training and self.rate)
+                    if self.training:
+                        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.rate)
+                    return q
+
+            class Fused(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, q, k, v, rate):
+                    ctx.rate = rate
+                    return F.scaled_dot_product_attention(q, k, v, dropout_p=ctx.rate)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad, grad, grad, None
+
+            def scaled_dot_product_attention(q, k, v, dropout_p):
+                return q
+
+            class Own(nn.Module):
+                def forward(self, q, k, v):
+                    return scaled_dot_product_attention(q, k, v, dropout_p=0.5)
+
+            def test_rates():
+                for rate in (0.0, 0.5):
+                    F.scaled_dot_product_attention(1, 2, 3, dropout_p=rate)
+                F.scaled_dot_product_attention(1, 2, 3, dropout_p=0.3)
+            """,
+        ),
+    ),
+)
+
+
+@rule.in_source(cst.Call)
+def kernel_without_mode(call: cst.Call, source: Source) -> Iterator[Report]:
+    """A kernel in a module, with a rate that is no zero and hears nothing of the mode."""
+    drop = attention_kernel(source, call)
+    if drop is None or not _is_open(source, drop, drop.rate, call):
+        return
+    if runs_in_eval(source, call, drop.rate):
+        passers = list(rate_passers(source, call, drop.rate))
+        for at, rate in passers or [(call, drop.rate)]:
+            yield Report(
+                at,
+                _message(source, drop, rate, wrapped=at is not call),
+                _changes(source, at, rate),
+                title="Pass a rate of zero outside training",
+            )
+
+
+def _is_open(source: Source, drop: Drop, rate: cst.BaseExpression | None, at: cst.Call) -> bool:
+    if rate is None or is_zero(source, rate) or is_mode(source, rate):
+        return False
+    if builds_module(source, rate) or source.modes.guards(at) or source.modes.decides(rate):
+        return False
+    return not source.modes.on_purpose(at) and not source.modes.in_test(at)
+
+
+def _message(source: Source, drop: Drop, rate: cst.BaseExpression | None, *, wrapped: bool) -> str:
+    share = percent(source, rate)
+    effect = f": {share} of the attention weights are zeroed in every prediction" if share else ""
+    text = "" if rate is None else " ".join(source.text(rate).split())
+    note = ""
+    if any(isinstance(o, cst.Attribute) and o.attr.value == "p" for o in origins(source, rate)):
+        note = ", and the `p` of a module is a number that `eval()` leaves as it is"
+    through = " that this reaches" if wrapped else ""
+    gated = f"({text})" if isinstance(rate, cst.IfExp) else text
+    return (
+        f"`{drop.name}`{through} keeps dropping after `eval()`{effect}{note}; "
+        f"pass `{gated} if self.training else 0.0`"
+    )
+
+
+def _changes(source: Source, call: cst.Call, rate: cst.BaseExpression | None) -> tuple[Change, ...]:
+    if rate is None or not self_in_scope(source, call) or not self_in_scope(source, rate):
+        return ()
+    if source.method_of(rate) is not source.method_of(call):
+        return ()
+    condition = " if self.training else 0.0"
+    loose = isinstance(rate, (cst.IfExp, cst.Lambda, cst.NamedExpr)) and not rate.lpar
+    if loose:
+        return (Change(rate, "before", "("), Change(rate, "after", ")" + condition))
+    return (Change(rate, "after", condition),)
