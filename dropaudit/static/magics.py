@@ -13,6 +13,10 @@ _NEWLINE = re.compile(r"(?<=\n)|(?<=\r)(?!\n)")
 _CELL_MAGIC = re.compile(r"(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n?|\n))*%%([\w.]*)")
 _ESCAPE = re.compile(r"[ \t]*[%!?/,;]")
 _HELP = re.compile(r"[ \t]*%{0,2}(?!\d)[\w*]+(?:\.(?!\d)[\w*]+|\[[0-9]+\])*\?{1,2}[ \t]*(?:#.*)?$")
+_AUTOMAGIC = re.compile(  # commands that IPython takes without a mark
+    r"[ \t]*(?:cd|ls|ll|pwd|mkdir|rmdir|rm|cp|mv|cat|less|man|pip|conda|mamba|run|load_ext"
+    r"|matplotlib|env|who|whos)(?:[ \t]+(?![=(\[,:+*%&|^<>]|(?:in|is|if|and|or|not)\b)\S.*)?$"
+)
 _ASSIGNED = re.compile(r"([ \t]*[^\s=#'\"!%][^=#'\"!%]*=[ \t]*)[!%](?!=)")
 _TOKEN = re.compile(
     r"#.*|[rRbBuUfFtT]{0,2}(?P<quote>\"\"\"|'''|\"|')|(?P<open>[(\[{])|(?P<close>[)\]}])|\\."
@@ -85,7 +89,7 @@ def _without_magics(lines: list[str]) -> list[str]:
         elif state.inside:
             kept.append(line)
             state.read(body)
-        elif _ESCAPE.match(line) or _HELP.match(body):
+        elif _ESCAPE.match(line) or _HELP.match(body) or _AUTOMAGIC.match(body):
             indent = body[: len(body) - len(body.lstrip())]
             kept.append(f"{indent}pass{end}")
             in_magic = continues and not _HELP.match(body)

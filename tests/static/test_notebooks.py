@@ -54,6 +54,7 @@ def _bytes(*cells: dict[str, Any], **more: Any) -> bytes:
         ("!ls\ny = a \\\n  % b", "pass\ny = a \\\n  % b"),
         ("!ls\ns = '(' # (\n%cd x", "pass\ns = '(' # (\npass"),
         ("!ls\r\nx = 1\r\n", "pass\r\nx = 1\r\n"),
+        ("cd ..\npip install torch\nls = 1", "pass\npass\nls = 1"),
         ("plt.plot(x);", "plt.plot(x);"),
         ("", ""),
         ("# only a comment", "# only a comment"),
