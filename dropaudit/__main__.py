@@ -1,3 +1,3 @@
 from dropaudit.cli import main
 
-main()
+main(prog_name="dropaudit")

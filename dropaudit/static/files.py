@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
+from functools import lru_cache
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -196,3 +197,20 @@ def _braces(glob: str) -> list[str]:
         return [glob]
     before, after = glob[: match.start()], glob[match.end() :]
     return [one for choice in match[1].split(",") for one in _braces(before + choice + after)]
+
+
+def path_matches(path: str, pattern: str, root: str) -> bool:
+    """Whether a pattern means `path`: its name, its place below `root`, or a directory above it.
+
+    >>> path_matches("tests/unit/test_net.py", "tests/**", "")
+    True
+    >>> path_matches("src/net.py", "test_*.py", "")
+    False
+    """
+    root = os.path.abspath(root or os.getcwd())
+    return _excluder(pattern, root).with_parents(os.path.abspath(path))
+
+
+@lru_cache(maxsize=256)
+def _excluder(pattern: str, root: str) -> _Excludes:
+    return _Excludes((pattern,), root)

@@ -59,7 +59,5 @@ def _edits(
             continue
         start, stop, _ = comments.line_span(line)
         end = start + len(comments.text[start:stop].rstrip())
-        edits.append(
-            Edit(comments.byte(end), comments.byte(stop), f"  # noqa: {', '.join(codes)}")
-        )
+        edits.append(Edit(comments.byte(end), comments.byte(stop), f"  # noqa: {', '.join(codes)}"))
     return edits, sum(map(len, wanted.values()))

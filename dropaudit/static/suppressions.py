@@ -1,8 +1,8 @@
 """Comments that silence findings: found in a file, applied to its record, judged if unused.
 
-    x = F.dropout(x, p)  # noqa: DRP201
-    x = F.dropout(x, p)  # dropaudit: ignore[DRP201] Monte-Carlo dropout
-    # dropaudit: file-ignore[DRP201]
+x = F.dropout(x, p)  # noqa: DRP201
+x = F.dropout(x, p)  # dropaudit: ignore[DRP201] Monte-Carlo dropout
+# dropaudit: file-ignore[DRP201]
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _unused(
         return _finding(suppression, "unused suppression: there is nothing to silence", None)
     needless, why = [], []
     for code in dict.fromkeys(suppression.codes):
-        meant = [one for one in known if one == code or one.startswith(code) and _OURS.match(code)]
+        meant = [one for one in known if one == code or _is_prefix(code, one)]
         if not meant:
             near = nearest(code, known)
             hint = f" (did you mean {near[0]}?)" if near else ""
@@ -208,6 +208,10 @@ def _unused(
             why.append(f"{code} is not reported here")
             needless.append(code)
     return _finding(suppression, f"unused suppression: {', '.join(why)}", needless) if why else None
+
+
+def _is_prefix(code: str, one: str) -> bool:
+    return _OURS.match(code) is not None and one.startswith(code)
 
 
 def _usual(known: Mapping[str, str]) -> Iterator[str]:

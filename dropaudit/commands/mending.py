@@ -1,0 +1,57 @@
+"""The fixes of one file, written unless somebody else changed it meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dropaudit.commands.failure import warn
+from dropaudit.commands.settings import Settings
+from dropaudit.findings import Finding
+from dropaudit.static.files import Found
+from dropaudit.static.record import FileRecord
+from dropaudit.static.runner import check_apart
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A file before and after its fixes, what they mended, and what is left."""
+
+    path: str
+    before: bytes
+    after: bytes
+    applied: tuple[Finding, ...]
+    remaining: tuple[Finding, ...]
+
+
+def mend(
+    file: Found,
+    stdin: bytes | None,
+    settings: Settings,
+    wanted: Callable[[FileRecord, bytes], list[Finding]],
+) -> Mended:
+    """Fix a file, or standard input; written unless only a diff is asked for."""
+    from dropaudit.static.fixer import fix
+    from dropaudit.static.written import write
+
+    data = file.path.read_bytes() if stdin is None else stdin
+    sources: dict[int, tuple[FileRecord, bytes]] = {}
+
+    def record_of(content: bytes) -> FileRecord:
+        record = check_apart(file.display, content, settings.options)
+        sources[id(record)] = record, content  # the record is kept, so its id stays its own
+        return record
+
+    def of_record(record: FileRecord) -> list[Finding]:
+        return wanted(record, sources[id(record)][1])
+
+    fixed = fix(file.display, data, record_of, of_record, settings.unsafe_fixes)
+    if stdin is None and fixed.data != data and not settings.diff:
+        try:
+            write(file.path, fixed.data, expected=data)
+        except OSError as error:
+            why = f"{error.strerror or error}"
+            warn(f"{file.display} was not fixed: {why}")
+            left = tuple(of_record(record_of(data)))
+            return Mended(file.display, data, data, (), left)
+    return Mended(file.display, data, fixed.data, fixed.applied, fixed.remaining)
