@@ -31,7 +31,9 @@ class Texts:
         ['a', 'b']
         """
         text = self._text(where.path)
-        return text.lines if where.cell is None else text.cells.get(where.cell, ())
+        if text.notebook is not None:
+            return () if where.cell is None else text.cells.get(where.cell, ())
+        return text.lines
 
     def place(self, path: str, offset: int) -> Location | None:
         """Where byte `offset` of the Python source of `path` stands."""
