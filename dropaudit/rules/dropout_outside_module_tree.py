@@ -1,0 +1,243 @@
+"""
+Modules with dropout in a plain list, tuple or dict of `self`, where `eval()` cannot reach them.
+
+## What it does
+
+Reports an attribute of a Module that holds a plain container of modules in which dropout is
+applied, when nothing registers them.
+
+## Why is this bad
+
+`nn.Module` finds its children among its attributes only, not inside lists and dicts. What it does
+not find, `eval()` does not switch, `parameters()` does not train, `to()` does not move and
+`state_dict()` does not save. The dropout inside stays on in every prediction.
+
+## Example
+
+```python
+def __init__(self, n):
+    super().__init__()
+    self.heads = [Head(dropout=0.1) for _ in range(n)]
+```
+
+## Use instead
+
+Hold the modules in an `nn.ModuleList` or `nn.ModuleDict`.
+
+```python
+def __init__(self, n):
+    super().__init__()
+    self.heads = nn.ModuleList([Head(dropout=0.1) for _ in range(n)])
+```
+
+## Fix safety
+
+The fix wraps the container in `nn.ModuleList`, or a dict with literal keys in `nn.ModuleDict`. It
+is unsafe because the modules then appear in `parameters()` and `state_dict()`.
+
+## Not seen
+
+Blocks from another file, unless their name says dropout.
+
+## References
+
+- [torch.nn.ModuleList](https://docs.pytorch.org/docs/stable/generated/torch.nn.ModuleList.html)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from dropaudit.catalogue import Example, Rule
+from dropaudit.static.containers import Container, containers, holds_dropout, is_registered
+from dropaudit.static.source import Change, Report, Source
+
+rule = Rule(
+    "DRP204",
+    "dropout-outside-module-tree",
+    __doc__,
+    triggers=(r"(?i:drop)",),
+    examples=(
+        Example(
+            """
+            import torch.nn as nn
+
+            class Block(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(8, 8)
+                    self.drop = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+            class Net(nn.Module):
+                def __init__(self, n, rate):
+                    super().__init__()
+                    self.blocks = [Block(rate) for _ in range(n)]  # DRP204
+                    self.heads = []  # DRP204
+                    for _ in range(n):
+                        head = Block(rate)
+                        self.heads.append(head)
+                    self.named = {"first": Block(rate)}  # DRP204
+
+                def forward(self, x):
+                    for block in (*self.blocks, *self.heads):
+                        x = block(x)
+                    return self.named["first"](x)
+            """,
+            fixed="""
+            import torch.nn as nn
+
+            class Block(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(8, 8)
+                    self.drop = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+            class Net(nn.Module):
+                def __init__(self, n, rate):
+                    super().__init__()
+                    self.blocks = nn.ModuleList([Block(rate) for _ in range(n)])
+                    self.heads = nn.ModuleList([])
+                    for _ in range(n):
+                        head = Block(rate)
+                        self.heads.append(head)
+                    self.named = nn.ModuleDict({"first": Block(rate)})
+
+                def forward(self, x):
+                    for block in (*self.blocks, *self.heads):
+                        x = block(x)
+                    return self.named["first"](x)
+            """,
+        ),
+        Example(
+            """
+            from torch import nn
+            from .layers import DropoutWrapper
+
+            class Tasks(nn.Module):
+                def __init__(self, rates):
+                    super().__init__()
+                    self.drops = list()  # DRP204
+                    for rate in rates:
+                        self.drops.append(DropoutWrapper(rate, False))
+                    local = [nn.Dropout(rate) for rate in rates]
+                    self.more = local  # DRP204
+
+                def forward(self, x):
+                    for drop in (*self.drops, *self.more):
+                        x = drop(x)
+                    return x
+            """,
+        ),
+        Example(
+            """
+            from collections import OrderedDict
+            from functools import reduce
+            import torch.nn as nn
+            from torch.nn import ModuleList as Layers
+
+            class Plain(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(8, 8)
+
+                def forward(self, x):
+                    return self.fc(x)
+
+            class Net(nn.Module):
+                def __init__(self, n, rate, teacher):
+                    super().__init__()
+                    layers = [nn.Linear(8, 8), nn.Dropout(rate)]
+                    layers += [nn.Dropout(rate)]
+                    self.body = nn.Sequential(*layers)
+                    self.features = [nn.Linear(8, 8)]
+                    self.features.append(nn.Dropout(rate))
+                    self.features = nn.Sequential(*self.features)
+                    self.logit = [[nn.ReLU(), nn.Dropout(0.5)] for _ in range(n)]
+                    self.logit = nn.Sequential(*(reduce(lambda a, b: a + b, self.logit)))
+                    self.drops = Layers([nn.Dropout(rate) for _ in range(n)])
+                    self.pairs = nn.Sequential(OrderedDict([("drop", nn.Dropout(rate))]))
+                    self.blocks = []
+                    for at in range(n):
+                        block = nn.Sequential(nn.Dropout(rate))
+                        self.add_module(f"block{at}", block)
+                        self.blocks.append(block)
+                    self.plain = [Plain() for _ in range(n)]
+                    self.dropout = nn.Dropout(rate)
+                    self.order = [self.dropout, self.body]
+                    self.hidden = [teacher.eval()]
+                    self.rates = [rate, 0.5]
+
+                def forward(self, x):
+                    for block in (*self.drops, *self.blocks, *self.plain, *self.order):
+                        x = block(x)
+                    x = self.features(self.logit(self.pairs(x)))
+                    return x, self.hidden[0](x), self.rates
+
+            class Shared(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.first = nn.Dropout(rate)
+                    layers = [nn.Dropout(rate)]
+                    self.layers = layers
+                    self.registered = nn.ModuleList(layers)
+
+                def forward(self, x):
+                    return self.layers[0](self.first(x))
+
+            class Follows(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.hidden = [nn.Dropout(rate)]
+
+                def train(self, mode=True):
+                    for layer in self.hidden:
+                        layer.train(mode)
+                    return super().train(mode)
+
+                def forward(self, x):
+                    return self.hidden[0](x)
+
+            class Settings:
+                def __init__(self, rate):
+                    self.layers = [nn.Dropout(rate)]
+            """,
+        ),
+    ),
+)
+
+
+@rule.in_source(cst.ClassDef)
+def plain_container_of_dropouts(node: cst.ClassDef, source: Source) -> Iterator[Report]:
+    """Attributes that hold a plain container in a Module, unless something registers its items."""
+    facts = source.facts(node)
+    if not facts.is_module:
+        return
+    for container in containers(facts, source):
+        what = holds_dropout(container, source)
+        if not what or is_registered(container, facts, source):
+            continue
+        if source.modes.in_test(node) or source.modes.on_purpose(container.node):
+            continue
+        yield Report(
+            container.node,
+            f"`self.{container.name}` is a plain {container.kind}, so `eval()` never reaches the "
+            f"dropout in its `{what}`: it stays on in every prediction",
+            _wrapped(container, source),
+            title="Register the modules",
+        )
+
+
+def _wrapped(container: Container, source: Source) -> tuple[Change, ...]:
+    wrapper = container.wrapper(source)
+    if not wrapper:
+        return ()
+    value = container.value
+    return (Change(value, "before", f"{wrapper}("), Change(value, "after", ")"))
