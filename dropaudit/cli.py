@@ -1,4 +1,4 @@
-"""The command line: `dropaudit scan`, `dropaudit rule`. Heavy imports wait until they are needed."""
+"""The command line: `dropaudit scan`, `dropaudit rule`. Heavy imports wait for their turn."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class _Scan:
         return (path[len(inside) :] if path.startswith(inside) else path).replace(os.sep, "/")
 
     def _stdin_records(self) -> tuple[list[FileRecord], list[Found]]:
-        self.stdin = click.get_binary_stream("stdin").read()
+        self.stdin = sys.stdin.buffer.read()
         name = self._stdin_name()
         if self.settings.files.force_exclude and self._stdin_excluded():
             return [FileRecord(name)], []
@@ -175,14 +175,14 @@ class _Scan:
                 data = self.stdin if self.stdin is not None else Path(path).read_bytes()
                 new, count = add(path, data, findings)
                 if self.stdin is not None:
-                    click.get_binary_stream("stdout").write(new)
+                    sys.stdout.buffer.write(new)
                 elif new != data:
                     write(Path(path), new, expected=data)
             except (OSError, ValueError) as error:
                 raise Failure(f"{path} cannot be written: {error}") from error
             total += count
         if self.stdin is not None and not found:
-            click.get_binary_stream("stdout").write(self.stdin)
+            sys.stdout.buffer.write(self.stdin)
         self._say(f"Added {_many(total, 'noqa directive')}.")
         return 0
 
@@ -201,7 +201,7 @@ class _Scan:
             remaining += one.remaining
         remaining.sort(key=lambda finding: finding.sort_key)
         if self.stdin is not None:
-            out = click.get_binary_stream("stdout")
+            out = sys.stdout.buffer
             out.write(mended[0].after if mended else self.stdin)
             out.flush()
         if settings.fix_only:
@@ -272,7 +272,7 @@ class _Scan:
         data = text.encode("utf-8", "backslashreplace")
         file = self.settings.output_file
         if file is None:
-            stream = click.get_binary_stream("stdout") if not err else sys.stderr.buffer
+            stream = sys.stdout.buffer if not err else sys.stderr.buffer
             stream.write(data)
             stream.flush()
             return
