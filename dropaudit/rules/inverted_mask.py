@@ -70,10 +70,60 @@ rule = Rule(
         Example(
             """
             import torch
+            from torch import nn
+
+            class Dropout(nn.Module):
+                def __init__(self, p=0.1):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = torch.bernoulli(torch.full(x.shape, self.p))
+                    return mask * x * (1.0 / (1 - self.p))  # DRP104
+
+            def dropout_by_name(x, drop_prob):
+                mask = torch.rand_like(x) < drop_prob
+                return x * mask  # DRP104
+
+            def dropout_keep(x, keep_prob):
+                mask = torch.rand_like(x) > keep_prob
+                return x * mask / keep_prob  # DRP104
+
+            def dropout_node(nodes, p=0.5, training=True):
+                if not training or p == 0.0:
+                    node_mask = torch.zeros(nodes, dtype=torch.bool)  # DRP104
+                    return node_mask
+                node_mask = torch.rand(nodes) > p
+                return node_mask
+            """
+        ),
+        Example(
+            """
+            import torch
 
             def dropout(x, keep):
                 mask = torch.rand_like(x) < keep
                 return x * mask / keep
+
+            def dropout_inverse(x, drop_prob):
+                dropped = torch.rand_like(x) < drop_prob
+                return x.masked_fill(dropped, 0) / (1 - drop_prob)
+
+            def dropout_survival(x, p):
+                return x * torch.bernoulli(torch.full_like(x, p)) / p
+
+            def dropout_renamed(x, drop_prob):
+                drop_prob = 1 - drop_prob
+                return x * (torch.rand_like(x) < drop_prob) / drop_prob
+
+            def dropout_node(nodes, p=0.5, training=True):
+                if not training or p == 0.0:
+                    node_mask = torch.ones(nodes, dtype=torch.bool)
+                    return node_mask
+                node_mask = torch.rand(nodes) > p
+                return node_mask
             """
         ),
     ),

@@ -87,6 +87,114 @@ rule = Rule(
                     return mask.expand_as(x) / (1 - self.p) * x
             """
         ),
+        Example(
+            """
+            import random
+
+            import torch
+            from torch import nn
+
+            def drop_path(x, drop_prob):
+                if drop_prob > 0.0:
+                    keep_prob = 1.0 - drop_prob
+                    mask = x.new_empty(x.size(0), 1, 1, 1).bernoulli_(keep_prob)
+                    x = x / keep_prob * mask
+                return x
+
+            def scaled_dropout(x, p, training=True):
+                if not training:
+                    return x
+                return x * torch.bernoulli(torch.full_like(x, 1 - p)) / (1 - p)
+
+            class Block(nn.Module):
+                def forward(self, x):
+                    x = x + drop_path(self.attention(x), self.drop_prob)  # DRP216
+                    return scaled_dropout(x, self.p)  # DRP216
+
+            class Encoder(nn.Module):
+                def forward(self, x):
+                    for layer in self.layers:
+                        if random.random() < self.layerdrop:  # DRP216
+                            continue
+                        x = layer(x)
+                    return x
+
+            class SampledEdges(nn.Module):
+                def __init__(self, keep_edge):
+                    super().__init__()
+                    self.conv = nn.Linear(8, 8)
+                    self.keep_edge = keep_edge
+
+                def forward(self, x, edge_index):
+                    chosen = torch.rand(edge_index.shape[1]) < self.keep_edge  # DRP216
+                    return self.conv(x, edge_index[:, chosen])
+
+            class NaiveDropout(nn.Module):
+                def forward(self, x):
+                    mask = torch.rand(x.shape) > self.p  # DRP216
+                    return x * mask  # DRP101
+            """
+        ),
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            def drop_path(x, drop_prob):
+                keep_prob = 1.0 - drop_prob
+                mask = x.new_empty(x.size(0), 1, 1, 1).bernoulli_(keep_prob)
+                return x / keep_prob * mask
+
+            def scaled_dropout(x, p, training=True):
+                if not training:
+                    return x
+                return x * torch.bernoulli(torch.full_like(x, 1 - p)) / (1 - p)
+
+            class Block(nn.Module):
+                def forward(self, x):
+                    if self.training and self.drop_prob > 0:
+                        x = drop_path(x, self.drop_prob)
+                    rate = self.rate if self.training else 0.0
+                    x = drop_path(x, rate)
+                    return scaled_dropout(x, self.p, self.training)
+
+            class Helper(nn.Module):
+                def _dropped(self, x):
+                    mask = torch.rand_like(x) > self.drop_rate
+                    return x * mask / (1 - self.drop_rate)
+
+                def forward(self, x):
+                    return self._dropped(x) if self.training else x
+
+            class DrawnAlways(nn.Module):
+                def forward(self, x):
+                    mask = torch.rand_like(x) > self.drop_rate
+                    if self.training:
+                        x = x * mask / (1 - self.drop_rate)
+                    return x
+
+            class MCDropout(nn.Module):
+                def forward(self, x):
+                    return x * (torch.rand_like(x) > self.p) / (1 - self.p)
+
+            class WithFlag(nn.Module):
+                def forward(self, x, deterministic=False):
+                    keep = 1.0 if deterministic else 1 - self.drop_rate
+                    return x * torch.bernoulli(torch.full_like(x, keep)) / keep
+
+            class RandomErasing(nn.Module):
+                def forward(self, image):
+                    return image * (torch.rand_like(image) > self.p)
+
+            class Encoder(nn.Module):
+                def forward(self, x):
+                    for layer in self.layers:
+                        skipped = torch.rand(1) < self.layerdrop
+                        if not self.training or not skipped:
+                            x = layer(x)
+                    return x
+            """
+        ),
     ),
 )
 

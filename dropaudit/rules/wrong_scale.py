@@ -62,10 +62,51 @@ rule = Rule(
         Example(
             """
             import torch
+            import torch.nn.functional as F
+
+            def drop_path(x, keep_prob, training):
+                if training:
+                    mask = x.new_empty(x.shape[0], 1).bernoulli_(keep_prob)
+                    x = x * mask * keep_prob  # DRP102
+                return x
+
+            def drop_connect(weight, rate):
+                keep = 1 - rate
+                scale = 1 / rate
+                mask = torch.floor(keep + torch.rand_like(weight))
+                return weight * mask * scale  # DRP102
+
+            def dropout_again(x, p, training):
+                x = F.dropout(x, p, training)  # DRP102
+                return x / (1 - p)
+            """
+        ),
+        Example(
+            """
+            import math
+
+            import torch
+            import torch.nn.functional as F
 
             def dropout(x, p):
                 mask = torch.rand_like(x) > p
                 return x * mask / (1 - p)
+
+            def survival_dropout(x, p):
+                mask = torch.rand_like(x) < p
+                return x * mask / p
+
+            def classic_dropout(x, p, training):
+                if not training:
+                    return x * (1 - p)
+                return x * (torch.rand_like(x) > p)
+
+            def dropout_bits(x, p):
+                bits = F.dropout(torch.ones_like(x), p) * (1 - p)
+                return bits.bool()
+
+            def dropout_of_scores(x, p, training):
+                return F.dropout(x, p, training) / math.sqrt(x.size(-1))
             """
         ),
     ),

@@ -45,6 +45,7 @@ _OTHER_DATA = re.compile(
     re.IGNORECASE,
 )
 _DROP_PROBABILITY = re.compile(r"(self\.)?drop(out|_path)?(_(p|prob|probability|rate|ratio))?")
+_KEEP_RATE = re.compile(r"keep|surviv|retain|^q$", re.IGNORECASE)
 _DROP_RATE = re.compile(r"drop|keep|surviv|retain", re.IGNORECASE)
 _PLAIN_RATE = re.compile(
     r"^(self\.)?(p|prob(ability)?|rate|ratio|q|dp)$|^\d*\.?\d*$|^\(?1\.?0?\s*-", re.IGNORECASE
@@ -136,7 +137,10 @@ def means_keep(source: Source, found: DropoutUse) -> bool:
     probability of `rand < p` where the scale `1 / (1 - p)` says that `p` drops.
     """
     text = found.use.keep_text.strip("()")
-    return bool(re.search(r"^1(\.0*)?\s*-|keep|surviv|retain|^q$", text)) or not text
+    computed = re.match(r"1(\.0*)?\s*-\s*(.*)", text)
+    if computed:
+        return not _KEEP_RATE.search(computed[2])
+    return bool(_KEEP_RATE.search(text)) or not text
 
 
 def keeps_with_drop_rate(source: Source, found: DropoutUse) -> bool:
