@@ -129,6 +129,15 @@ rule = Rule(
                     chosen = torch.rand(edge_index.shape[1]) < self.keep_edge  # DRP216
                     return self.conv(x, edge_index[:, chosen])
 
+            class FixedDropout(nn.Module):
+                def __init__(self, hidden_size, p):
+                    super().__init__()
+                    self.mask = torch.bernoulli(torch.full((1, hidden_size), 1 - p))  # DRP216
+                    self.p = p
+
+                def forward(self, x):
+                    return x * self.mask / (1 - self.p)
+
             class NaiveDropout(nn.Module):
                 def forward(self, x):
                     mask = torch.rand(x.shape) > self.p  # DRP216
@@ -203,4 +212,4 @@ rule = Rule(
 def check(module: cst.Module, source: Source) -> Iterator[Report]:
     """Report each draw, or call of a helper that draws, that runs in every mode."""
     for node, what in masks_in_every_mode(source):
-        yield Report(node, f"{what} in every mode: evaluation is random, eval() cannot stop it")
+        yield Report(node, f"{what} in every mode: eval() cannot switch it off")

@@ -40,7 +40,12 @@ _EDGES = re.compile(r"edge|graph|node|sample|adj|neighbo", re.IGNORECASE)
 def masks_in_every_mode(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
     """(node, what it is) for each mask or call of a mask that no mode switches off."""
     yielded: set[cst.CSTNode] = set()
-    every = (*_in_modules(source), *_through_helpers(source), *_skipped_layers(source))
+    every = (
+        *_in_modules(source),
+        *_through_helpers(source),
+        *_skipped_layers(source),
+        *_drawn_once(source),
+    )
     for node, what in every:
         if node not in yielded:
             yielded.add(node)
@@ -134,6 +139,31 @@ def _skipped_layers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
                 continue
             if _runs_in_every_mode(source, masks.function, (node,)):
                 yield node.test, "a layer is skipped at random"
+
+
+def _drawn_once(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
+    """Masks that the constructor of a dropout draws and nothing draws again."""
+    for masks in source.masks.functions:
+        function, facts = masks.function, source.class_of(masks.function)
+        if function.name.value != "__init__" or facts is None or not facts.is_module:
+            continue
+        if not calls_itself_dropout(source, function) or in_test(source, function):
+            continue
+        for one in facts.assigned:
+            again = any(o.name == one.name and o.method is not function for o in facts.assigned)
+            if "mask" in one.name and not again and _tosses(source, one.value):
+                yield one.value, "the mask is drawn once, when the module is built, and applied"
+
+
+def _tosses(source: Source, value: cst.CSTNode) -> bool:
+    return any(
+        isinstance(node, cst.Call)
+        and (
+            source.name_of(node.func) == "torch.bernoulli"
+            or (isinstance(node.func, cst.Attribute) and node.func.attr.value == "bernoulli_")
+        )
+        for node in descend(value)
+    )
 
 
 def _is_random(source: Source, test: cst.CSTNode) -> bool:
