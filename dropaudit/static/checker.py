@@ -48,15 +48,23 @@ def check(path: str, data: bytes, options: Options) -> FileRecord:
     ()
     """
     try:
+        return attempt(path, data, options)
+    except MemoryError:
+        return unchecked(path, "cannot be checked: it takes too much memory")
+
+
+def attempt(path: str, data: bytes, options: Options) -> FileRecord:
+    """As `check`, but `MemoryError` passes: a process in that state had better end."""
+    try:
         if len(data) > MAX_BYTES:
             raise Unreadable(f"is larger than {MAX_BYTES // 1_000_000} MB and was not checked")
         return _notebook(path, data, options) if is_notebook(path) else _python(path, data, options)
     except Unreadable as error:
         return unchecked(path, str(error))
+    except MemoryError:
+        raise
     except RecursionError:
         return unchecked(path, "cannot be checked: an expression in it is too long or too deep")
-    except MemoryError:
-        return unchecked(path, "cannot be checked: it takes too much memory")
     except Exception as error:  # one file must not stop the others
         why = f"checking failed ({type(error).__name__}: {error}); please report this"
         return unchecked(path, " ".join(why.split()))

@@ -83,6 +83,8 @@ def _scan(
             for kind, check in rule.source_checks:
                 for node in tuple(source.nodes.get(kind, ())):
                     reports.extend((rule, report) for report in check(node, source))
+        except MemoryError:
+            raise
         except Exception as error:  # one broken rule must neither hide nor stop the others
             why = f"rule {rule.code} failed ({type(error).__name__}: {error}); please report this"
             failed.append(unchecked(path, " ".join(why.split())))

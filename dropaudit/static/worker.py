@@ -41,7 +41,7 @@ def main() -> None:
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     try:
         from dropaudit.catalogue import rules
-        from dropaudit.static.checker import check
+        from dropaudit.static.checker import attempt
         from dropaudit.static.scanner import trigger_pattern
 
         _reply(replies, {"triggers": trigger_pattern(rules())})
@@ -56,7 +56,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         path, options, size = json.loads(line)
         data = requests.read(size)
         _bound_memory(size)
-        record = check(path, data, unpacked_options(options))
+        record = attempt(path, data, unpacked_options(options))
         _reply(replies, packed(record))
         since += size
         if since > 200_000:
