@@ -1,6 +1,6 @@
 """Findings in, text out. Imports neither libcst nor torch, prints nothing, reads no file.
 
-Every file in `dropaudit/reporting/formats/` is a format: its name, with `-` for `_`, is what
+Every file in `dropaudit/reporting/format/` is a format: its name, with `-` for `_`, is what
 `--output-format` takes, and its `render(outcome)` gives the whole text.
 """
 
@@ -55,7 +55,7 @@ def names() -> tuple[str, ...]:
     >>> "json-lines" in names()
     True
     """
-    package = import_module(f"{__name__}.formats")
+    package = import_module(f"{__name__}.format")
     return tuple(
         sorted(found.name.replace("_", "-") for found in pkgutil.iter_modules(package.__path__))
     )
@@ -77,4 +77,4 @@ def render(name: str, outcome: Outcome) -> str:
 
 
 def _format(name: str) -> ModuleType:
-    return import_module(f"{__name__}.formats.{name.replace('-', '_')}")
+    return import_module(f"{__name__}.format.{name.replace('-', '_')}")

@@ -26,7 +26,7 @@ from tests.reporting.samples import (
     outcome,
 )
 
-FORMATS = Path(reporting.__file__).parent / "formats"
+FORMATS = Path(reporting.__file__).parent / "format"
 SCHEMA = json.loads(
     (Path(__file__).parents[1] / "data" / "sarif-schema-2.1.0.json").read_text("utf-8")
 )
@@ -102,6 +102,7 @@ def test_the_formats_are_the_files() -> None:
     """No list is kept by hand, and each has `render`."""
     files = {f.stem.replace("_", "-") for f in FORMATS.glob("[a-z]*.py")}
     assert set(names()) == set(formats()) == files
+    assert callable(reporting.formats)  # no submodule has taken the name
     for name in ("full", "concise", "json", "json-lines", "github", "gitlab", "sarif"):
         assert name in files
     assert {"junit", "rdjson", "grouped"} <= files

@@ -7,7 +7,7 @@ from itertools import groupby
 from dropaudit.findings import Finding
 from dropaudit.reporting import Outcome
 from dropaudit.reporting.footer import footer
-from dropaudit.reporting.formats.concise import summary
+from dropaudit.reporting.format.concise import summary
 from dropaudit.reporting.terminal import printable, style
 
 

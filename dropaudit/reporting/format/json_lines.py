@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from dropaudit.reporting import Outcome
-from dropaudit.reporting.formats.json import plain
+from dropaudit.reporting.format.json import plain
 
 
 def render(outcome: Outcome) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dropaudit.findings import Finding
 from dropaudit.reporting import Outcome
 from dropaudit.reporting.footer import footer
-from dropaudit.reporting.formats.concise import headline
+from dropaudit.reporting.format.concise import headline
 from dropaudit.reporting.frame import frame
 from dropaudit.reporting.terminal import printable, style
 
