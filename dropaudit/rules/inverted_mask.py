@@ -40,7 +40,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.rules import unscaled_mask
+from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.static.maskevidence import (
     DropoutUse,
     dropout_uses,
@@ -56,7 +56,7 @@ rule = Rule(
     "DRP104",
     "inverted-mask",
     __doc__,
-    triggers=unscaled_mask.rule.triggers,
+    triggers=DRAWS,
     examples=(
         Example(
             """

@@ -45,7 +45,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.rules import unscaled_mask
+from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.static.maskmodes import masks_in_every_mode
 from dropaudit.static.source import Report, Source
 
@@ -53,7 +53,7 @@ rule = Rule(
     "DRP216",
     "mask-ignoring-mode",
     __doc__,
-    triggers=unscaled_mask.rule.triggers,
+    triggers=DRAWS,
     examples=(
         Example(
             """

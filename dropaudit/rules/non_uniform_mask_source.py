@@ -44,7 +44,7 @@ rule = Rule(
     "DRP105",
     "non-uniform-mask-source",
     __doc__,
-    triggers=(r"randn\w*[\s\\]*\(", r"\A(?=[\s\S]*?[Dd]rop)(?=[\s\S]*?[!=]= *0)"),
+    triggers=(r"randn\w*\(", r"normal_\(", r"dropout\(", r"class \w*[Dd]rop\w*\("),
     examples=(
         Example(
             """

@@ -54,15 +54,22 @@ from dropaudit.static.maskevidence import (
 )
 from dropaudit.static.source import Change, Report, Source
 
+# Each begins with plain letters: such patterns are searched for many times faster.
+DRAWS = (
+    "bernoulli",
+    r"Bernoulli\(",
+    r"inomial\(",
+    r"rand\(",
+    r"rand_like\(",
+    r"uniform_?\(",
+    r"random(?:_sample)?\(",
+)
+
 rule = Rule(
     "DRP101",
     "unscaled-mask",
     __doc__,
-    triggers=(
-        r"\A(?=[\s\S]*?(?:[Dd]rop|[Kk]eep|[Ss]urviv|[Ss]tochastic|def forward))"
-        r"(?=[\s\S]*?(?:[Bb]ernoulli|[Bb]inomial|\brand(?:om|_like)?[\s\\]*\(|uniform_?[\s\\]*\("
-        r"|rand_like))",
-    ),
+    triggers=DRAWS,
     examples=(
         Example(
             """

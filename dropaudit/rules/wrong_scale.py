@@ -40,7 +40,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.rules import unscaled_mask
+from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.static.maskevidence import dropout_uses, in_test, means_keep, verdict
 from dropaudit.static.source import Report, Source
 
@@ -48,7 +48,7 @@ rule = Rule(
     "DRP102",
     "wrong-scale",
     __doc__,
-    triggers=unscaled_mask.rule.triggers,
+    triggers=(*DRAWS, r"dropout\("),
     examples=(
         Example(
             """

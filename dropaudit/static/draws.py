@@ -9,7 +9,7 @@ from dropaudit.static.source import Source, number
 
 _UNIFORM = (
     "torch.rand torch.rand_like torch.cuda.FloatTensor.uniform_ numpy.random.rand "
-    "numpy.random.random numpy.random.random_sample random.random numpy.random.sample"
+    "numpy.random.random numpy.random.random_sample random.random"
 )
 UNIFORM = frozenset(_UNIFORM.split())
 UNIFORM_BETWEEN = frozenset(["numpy.random.uniform", "random.uniform"])
