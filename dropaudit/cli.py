@@ -24,7 +24,9 @@ class _Commands(click.Group):
             raise click.exceptions.Exit(130) from None
         except Exception as error:
             if ctx.meta.get("dropaudit.verbose"):
-                raise
+                import traceback
+
+                traceback.print_exception(error)
             why = " ".join(f"{type(error).__name__}: {error}".split())
             raise Failure(
                 f"dropaudit failed ({why}); run again with -v and please report this"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 UNCHECKED = "DRP000"
+_DIGITS = str.maketrans("OIL", "011")
 
 
 class UnknownRule(ValueError):
@@ -50,10 +51,12 @@ def nearest(text: str, known: Mapping[str, str]) -> tuple[str, ...]:
     >>> nearest("DRP2O1", {"DRP201": "functional-dropout-ignoring-mode"})
     ('DRP201',)
     """
-    words = [*known, *known.values()]
-    found = get_close_matches(text.upper(), words, 3, 0.6)
-    found += [w for w in get_close_matches(text.lower(), words, 3, 0.6) if w not in found]
-    return tuple(found[:3])
+    code = text.upper()
+    look_alike = code.translate(_DIGITS)
+    found = [code[:3] + look_alike[3:]] if code[:3] + look_alike[3:] in known else []
+    found += get_close_matches(code, known, 3, 0.7)
+    found += get_close_matches(text.lower(), known.values(), 3, 0.6)
+    return tuple(dict.fromkeys(found))[:3]
 
 
 def unknown(text: str, known: Mapping[str, str]) -> str:
