@@ -68,6 +68,7 @@ class Products:
                 return [Number(x * y)]
             case Coin() as coin, Number(value=f):
                 self.masks.factors.append((f, node))
+                self._superseded(coin, a_node)
                 return [self.recorded(coin.scaled(f))]
             case Number(value=f), Data(factor=g):
                 self.masks.factors.append((f, node))
@@ -124,7 +125,9 @@ class Products:
             )
         ]
 
-    def divided(self, left: Values, right: Values, node: cst.CSTNode) -> Values:
+    def divided(
+        self, left: Values, right: Values, node: cst.CSTNode, left_node: cst.CSTNode
+    ) -> Values:
         found: list[Value] = []
         for a in left:
             for b in right:
@@ -133,6 +136,7 @@ class Products:
                         found.append(Number(x / y))
                     case Coin() as coin, Number(value=y) if y:
                         self.masks.factors.append((1 / y, node))
+                        self._superseded(coin, left_node)
                         found.append(self.recorded(coin.scaled(1 / y)))
                     case Data(factor=x), Number(value=y) if y:
                         self.masks.factors.append((1 / y, node))
@@ -156,6 +160,13 @@ class Products:
                 self._describe(use, coin.keep)
             use.coins.append(coin)
         return coin
+
+    def _superseded(self, coin: Coin, node: cst.CSTNode) -> None:
+        """Forget the scale of an inner expression that nothing but the outer one sees."""
+        inner = isinstance(node, (cst.BinaryOperation, cst.Call)) and not coin.ready
+        use = self._uses.get(coin.use) if coin.use is not None and inner else None
+        if use is not None and coin in use.coins:
+            use.coins.remove(coin)
 
     def spare(self, value: Value) -> None:
         if isinstance(value, Coin) and value.use in self._uses:

@@ -166,7 +166,7 @@ class _Flow:
             case cst.MultiplyAssign():
                 values = self._at.products.multiplied(left, right, node, node.target, node.value)
             case cst.DivideAssign():
-                values = self._at.products.divided(left, right, node)
+                values = self._at.products.divided(left, right, node, node.target)
             case cst.AddAssign():
                 values = self._at.products.summed(left, right)
             case cst.SubtractAssign():

@@ -162,7 +162,7 @@ class Evaluator:
             case cst.Multiply():
                 return self.products.multiplied(left, right, node, node.left, node.right)
             case cst.Divide():
-                return self.products.divided(left, right, node)
+                return self.products.divided(left, right, node, node.left)
             case cst.Add():
                 return self.products.summed(left, right)
             case cst.Subtract():
@@ -201,7 +201,7 @@ class Evaluator:
         return self.products.multiplied(self.value(left), self.value(right), node, left, right)
 
     def quotient(self, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode) -> Values:
-        return self.products.divided(self.value(left), self.value(right), node)
+        return self.products.divided(self.value(left), self.value(right), node, left)
 
     def total(self, left: cst.CSTNode, right: cst.CSTNode, sign: float = 1.0) -> Values:
         return self.products.summed(self.value(left), self.value(right), sign)
