@@ -127,7 +127,9 @@ def training_in_constructor(node: cst.ClassDef, source: Source) -> Iterator[Repo
     reads = []
     for inner in descend(init.body, stop=stop):
         if self_attribute(inner) == "training":
-            if isinstance(source.parents.get(inner), (cst.AssignTarget, cst.AugAssign, cst.AnnAssign)):
+            if isinstance(
+                source.parents.get(inner), (cst.AssignTarget, cst.AugAssign, cst.AnnAssign)
+            ):
                 return
             reads.append(inner)
     for read in reads:

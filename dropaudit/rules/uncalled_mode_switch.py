@@ -98,7 +98,9 @@ rule = Rule(
     ),
 )
 
-_DATA = re.compile(r"(data\w*|\w*dataset\w*|\w*split\w*|ds|df|task|config|cfg|args|opts?|hparams)_?$")
+_DATA = re.compile(
+    r"(data\w*|\w*dataset\w*|\w*split\w*|ds|df|task|config|cfg|args|opts?|hparams)_?$"
+)
 
 
 @rule.in_source(cst.Expr)

@@ -1,4 +1,4 @@
-"""Plain lists, tuples and dicts that a class keeps modules in, and whether anything registers them."""
+"""Plain lists, tuples and dicts that a class keeps modules in, and what registers those."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import libcst as cst
 
 from dropaudit.static.facts import AttributeValue, ClassFacts, builds_dropout
 from dropaudit.static.names import Kind, dotted_text
-from dropaudit.static.source import Source, self_attribute
+from dropaudit.static.source import Source, is_name, self_attribute
 from dropaudit.static.walk import descend
 
 _DROPS_BY_NAME = re.compile(
@@ -18,30 +18,9 @@ _DROPS_BY_NAME = re.compile(
 )
 _ADDS = frozenset(["append", "insert", "extend", "update", "appendleft"])
 _REGISTERS = frozenset(["add_module", "register_module", "__setattr__", "setattr", "_modules"])
-_READS_ONLY = frozenset(
-    [
-        "len",
-        "enumerate",
-        "zip",
-        "range",
-        "print",
-        "isinstance",
-        "reversed",
-        "iter",
-        "sum",
-        "sorted",
-        "max",
-        "min",
-        "any",
-        "all",
-        "str",
-        "repr",
-        "id",
-        "append",
-        "insert",
-        "next",
-        "deepcopy",
-    ]
+_READS_ONLY = re.compile(
+    r"(len|enumerate|zip|range|print|isinstance|reversed|iter|next|sum|sorted|max|min|any|all"
+    r"|str|repr|id|deepcopy)$"
 )
 _PLAIN = {
     cst.List: "list",
@@ -109,7 +88,9 @@ def holds_dropout(container: Container, source: Source) -> str:
 def is_registered(container: Container, facts: ClassFacts, source: Source) -> bool:
     """Whether something makes the items children of the module, or switches them with it."""
     for value in facts.values(container.name):
-        if value is not container.node and _display(value, source)[0] is None:
+        if value is container.node or is_name(value, "None"):
+            continue
+        if _display(value, source)[0] is None:
             return True
     items = {item.value for item in container.items if isinstance(item, cst.Name)}
     for method in facts.methods.values():
@@ -120,11 +101,15 @@ def is_registered(container: Container, facts: ClassFacts, source: Source) -> bo
                     return True
                 if _is_this(node, container) and (switches or _is_handed_on(node, source)):
                     return True
-            if isinstance(node, cst.Assign) and isinstance(node.value, cst.Name):
-                if node.value.value in items and any(
-                    self_attribute(t.target) for t in node.targets
-                ):
-                    return True
+            if _becomes_attribute(node, items):
+                return True
+    return False
+
+
+def _becomes_attribute(node: cst.CSTNode, names: set[str]) -> bool:
+    match node:
+        case cst.Assign(targets=targets, value=cst.Name(value=name)) if name in names:
+            return any(self_attribute(t.target) for t in targets)
     return False
 
 
@@ -141,9 +126,10 @@ def _display(value: cst.BaseExpression, source: Source) -> tuple[cst.BaseExpress
         local, value = value.value, made[0].value
     if type(value) in _PLAIN:
         return value, local
-    if isinstance(value, cst.Call) and dotted_text(value.func) in ("list", "tuple", "dict"):
-        if all(isinstance(a.value, cst.GeneratorExp) for a in value.args):
-            return value, local
+    match value:
+        case cst.Call(func=cst.Name("list" | "tuple" | "dict"), args=args):
+            if all(isinstance(a.value, cst.GeneratorExp) for a in args):
+                return value, local
     return None, ""
 
 
@@ -204,7 +190,8 @@ def _is_handed_on(node: cst.CSTNode, source: Source) -> bool:
         if isinstance(around, cst.Arg):
             call = source.parents[around]
             name = dotted_text(getattr(call, "func", None)).rpartition(".")[2]
-            if isinstance(call, cst.Call) and name not in _READS_ONLY | _ADDS:
+            reads = name in _ADDS or _READS_ONLY.match(name)
+            if isinstance(call, cst.Call) and not reads:
                 return True
         elif isinstance(around, (cst.Subscript, cst.BaseStatement, cst.BaseSmallStatement)) or (
             isinstance(around, cst.Call) and around.func is child

@@ -7,7 +7,9 @@ import libcst as cst
 from dropaudit.static.names import Kind
 from dropaudit.static.source import Source, self_attribute
 
-_SAME_OBJECT = frozenset("to cuda cpu half float double train eval apply requires_grad_".split())
+_SAME_OBJECT = frozenset(
+    ["to", "cuda", "cpu", "half", "float", "double", "train", "eval", "apply", "requires_grad_"]
+)
 
 
 def is_known_module(source: Source, node: cst.CSTNode, depth: int = 0) -> bool:
@@ -25,7 +27,9 @@ def is_known_module(source: Source, node: cst.CSTNode, depth: int = 0) -> bool:
         name = self_attribute(node)
         facts = source.class_of(node) if name else None
         values = list(facts.values(name)) if facts is not None else []
-    return bool(values) and all(v is not None and is_known_module(source, v, depth + 1) for v in values)
+    return bool(values) and all(
+        v is not None and is_known_module(source, v, depth + 1) for v in values
+    )
 
 
 def _builds_module(source: Source, call: cst.Call, depth: int) -> bool:
