@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -233,6 +234,39 @@ def test_the_output_file_gets_the_findings(project: Path) -> None:
     """And the terminal gets none."""
     assert scan("-o", "out.txt").stdout == ""
     assert (project / "out.txt").read_text().startswith("bad.py:7:16: DRP201")
+
+
+def test_a_file_that_changes_meanwhile_is_left_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever saved it wins."""
+    from dropaudit.static import fixer
+
+    fix = fixer.fix
+
+    def slow(*arguments: Any) -> fixer.Fixed:
+        fixed = fix(*arguments)
+        (project / "bad.py").write_text("saved = True\n")
+        return fixed
+
+    monkeypatch.setattr(fixer, "fix", slow)
+    result = scan("--fix", "--unsafe-fixes")
+    assert "bad.py was not fixed: it was changed" in result.stderr
+    assert (project / "bad.py").read_text() == "saved = True\n"
+
+
+def test_notebooks_are_checked_and_mended(project: Path) -> None:
+    """By cell; every other byte stays."""
+    cells = [
+        {"cell_type": "code", "source": ["%matplotlib inline\n", "import torch.nn as nn\n"]},
+        {"cell_type": "code", "source": ["y = 1\n", "x = 2  # dropaudit: ignore[DRP201]"]},
+    ]
+    notebook = project / "n.ipynb"
+    notebook.write_text(json.dumps({"cells": cells, "nbformat": 4}))
+    assert scan("n.ipynb").stdout.startswith("n.ipynb:cell 2:2:8: DRP001 [*]")
+    before = notebook.read_text()
+    assert scan("--fix", "n.ipynb").exit_code == 0
+    assert notebook.read_text() == before.replace("  # dropaudit: ignore[DRP201]", "")
 
 
 def test_color_is_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import click
 
 from dropaudit.commands.failure import Failure
 from dropaudit.commands.mending import Mended, mend
+from dropaudit.commands.output import WITH_FOOTER, is_colored, write_out
 from dropaudit.commands.settings import STDIN, Settings
 from dropaudit.findings import Finding, Severity
 from dropaudit.reporting import Outcome, render
@@ -191,9 +192,12 @@ class _Scan:
         fixable = {f.where.path for f in found if f.fix and (f.fix.safe or settings.unsafe_fixes)}
         remaining = [f for f in found if f.where.path not in fixable]
         mended: list[Mended] = []
-        for file in files:
-            if file.display in fixable:
+        for file in (file for file in files if file.display in fixable):
+            try:
                 mended.append(self._mend(file))
+            except OSError as error:  # gone, or not to be read any more
+                self._say(f"warning: {file.display} was not fixed: {error.strerror or error}")
+                remaining += [f for f in found if f.where.path == file.display]
         applied = [finding for one in mended for finding in one.applied]
         if settings.diff:
             return self._diff(mended, applied)
@@ -230,7 +234,7 @@ class _Scan:
         from dropaudit.static.diff import unified
 
         text = "".join(unified(one.path, one.before, one.after) for one in mended)
-        self._write(text)
+        write_out(self.settings, text)
         if applied:
             self._say(f"Would fix {_many(len(applied), 'error')}.")
         elif not self.settings.quiet:
@@ -254,7 +258,7 @@ class _Scan:
             place=texts.place,
             unsafe_fixes=settings.unsafe_fixes,
             show_fixes=settings.show_fixes,
-            color=self._color(),
+            color=is_colored(settings),
         )
         if settings.statistics:
             from dropaudit.reporting.statistics import statistics
@@ -262,35 +266,11 @@ class _Scan:
             text = statistics(outcome, "json" if "json" in settings.output_format else "text")
         else:
             text = render(settings.output_format, outcome)
-        if settings.quiet and settings.output_format in ("full", "concise", "grouped"):
+        if settings.quiet and settings.output_format in WITH_FOOTER:
             from dropaudit.reporting.footer import footer
 
             text = text.removesuffix(footer(outcome))
-        self._write(text, err=self.stdin is not None and settings.fix)
-
-    def _write(self, text: str, err: bool = False) -> None:
-        data = text.encode("utf-8", "backslashreplace")
-        file = self.settings.output_file
-        if file is None:
-            stream = sys.stdout.buffer if not err else sys.stderr.buffer
-            stream.write(data)
-            stream.flush()
-            return
-        from dropaudit.static.written import write
-
-        try:
-            write(Path(file), data)
-        except OSError as error:
-            raise Failure(f"{file} cannot be written: {error.strerror or error}") from error
-
-    def _color(self) -> bool:
-        chosen = self.settings.color
-        if chosen != "auto":
-            return chosen == "always"
-        if self.settings.output_file is not None or os.environ.get("NO_COLOR"):
-            return False
-        forced = os.environ.get("FORCE_COLOR", "0") not in ("", "0")
-        return forced or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+        write_out(settings, text, err=self.stdin is not None and settings.fix)
 
     def _exit_code(self, findings: Iterable[Finding], applied: int) -> int:
         if self.settings.exit_zero:

@@ -20,7 +20,7 @@ def write(path: Path, data: bytes, expected: bytes | None = None) -> None:
     """
     target = Path(os.path.realpath(path))
     if expected is not None and target.read_bytes() != expected:
-        raise Changed(f"{path} was changed by another program and was left as it is")
+        raise Changed("it was changed by another program and was left as it is")
     mode: int | None = None
     try:
         status = target.stat()
