@@ -91,12 +91,12 @@ rule = Rule(
                 mask = torch.rand_like(x) > keep_prob
                 return x * mask / keep_prob  # DRP104
 
-            def dropout_node(nodes, p=0.5, training=True):
+            def dropout_rows(rows, p=0.5, training=True):
                 if not training or p == 0.0:
-                    node_mask = torch.zeros(nodes, dtype=torch.bool)  # DRP104
-                    return node_mask
-                node_mask = torch.rand(nodes) > p
-                return node_mask
+                    row_mask = torch.zeros(rows, dtype=torch.bool)  # DRP104
+                    return row_mask
+                row_mask = torch.rand(rows) > p
+                return row_mask
             """
         ),
         Example(
@@ -118,12 +118,12 @@ rule = Rule(
                 drop_prob = 1 - drop_prob
                 return x * (torch.rand_like(x) < drop_prob) / drop_prob
 
-            def dropout_node(nodes, p=0.5, training=True):
+            def dropout_rows(rows, p=0.5, training=True):
                 if not training or p == 0.0:
-                    node_mask = torch.ones(nodes, dtype=torch.bool)
-                    return node_mask
-                node_mask = torch.rand(nodes) > p
-                return node_mask
+                    row_mask = torch.ones(rows, dtype=torch.bool)
+                    return row_mask
+                row_mask = torch.rand(rows) > p
+                return row_mask
             """
         ),
     ),

@@ -120,13 +120,13 @@ rule = Rule(
                     return x
 
             class SampledEdges(nn.Module):
-                def __init__(self, keep_edge):
+                def __init__(self, keep_edges):
                     super().__init__()
                     self.conv = nn.Linear(8, 8)
-                    self.keep_edge = keep_edge
+                    self.keep_edges = keep_edges
 
                 def forward(self, x, edge_index):
-                    chosen = torch.rand(edge_index.shape[1]) < self.keep_edge  # DRP216
+                    chosen = torch.rand(edge_index.shape[1]) < self.keep_edges  # DRP216
                     return self.conv(x, edge_index[:, chosen])
 
             class FixedDropout(nn.Module):

@@ -50,7 +50,7 @@ rule = Rule(
             """
             import torch
 
-            def mask_feature(x, p, training=True):
+            def hide_features(x, p, training=True):
                 if not training:
                     return x
                 mask = torch.randn_like(x) >= p  # DRP105
@@ -59,7 +59,7 @@ rule = Rule(
             fixed="""
             import torch
 
-            def mask_feature(x, p, training=True):
+            def hide_features(x, p, training=True):
                 if not training:
                     return x
                 mask = torch.rand_like(x) >= p

@@ -211,7 +211,7 @@ rule = Rule(
             """
             import torch
 
-            def sample_drop(x, rate, is_training):
+            def depth_drop(x, rate, is_training):
                 keep = 1 - rate
                 if not is_training:
                     return x * keep
@@ -221,7 +221,7 @@ rule = Rule(
             class Block(torch.nn.Module):
                 def forward(self, x):
                     if self.training and self.rate:
-                        x = sample_drop(x, self.rate, self.training)  # DRP101
+                        x = depth_drop(x, self.rate, self.training)  # DRP101
                     return x
             """
         ),
