@@ -12,19 +12,30 @@ import libcst as cst
 from dropaudit.static.source import Source, is_name, self_attribute
 from dropaudit.static.walk import descend
 
-DROPOUT_MODULES = frozenset(
-    f"torch.nn.{n}"
-    for n in "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout".split()
-)
-_CONTAINERS = frozenset(f"torch.nn.{n}" for n in "Sequential ModuleList ModuleDict".split())
+_PLAIN = "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout"
+DROPOUT_MODULES = frozenset(f"torch.nn.{name}" for name in _PLAIN.split())
+_CONTAINERS = frozenset(("torch.nn.Sequential", "torch.nn.ModuleList", "torch.nn.ModuleDict"))
 _NO_MODULE = re.compile(
-    r"^(object|builtins\.|abc\.|typing\.|unittest\.|dict|list|Exception|torch\.autograd\.Function$"
-    r"|torch\.utils\.data|flax|keras|tensorflow|tf\.|haiku|jax|mxnet|chainer|paddle|mindspore"
-    r"|enum\.|torch\.optim|collections\.)"
+    r"^((object|dict|list|tuple|int|str|Exception)$|Generic\b|Protocol\b|builtins\.|abc\.|typing\."
+    r"|unittest\.|torch\.autograd\.|torch\.utils\.|torch\.optim|torch\.nn\.(Parameter|init|utils)\b"
+    r"|flax|keras|tensorflow|tf\.|haiku|hk\.|jax|equinox|eqx\.|mlx|mxnet|gluon|chainer|paddle"
+    r"|mindspore|jittor|tinygrad|oneflow|megengine|theano|lasagne|enum\.|collections\.)"
+    r"|(Trainer|Agent|Solver|Runner|Dataset|DataModule|Config|Arguments|Callback|Optimizer|Scheduler"
+    r"|Env|Environment|Experiment|Pipeline|Tokenizer|TokenizerFast|Processor|Criteria|Collator"
+    r"|TestCase|Output|Function|Enum|Error|Warning|Transform|Sampler|Metric|Thread|Process)$"
 )
-_MODULE_NAME = re.compile(
-    r"(Module|Model|Net|Network|Layer|Block|Attention|Encoder|Decoder|Conv|Head|MessagePassing)$"
+_KNOWN_MODULE = re.compile(
+    r"^(torch\.nn\.|torch\.jit\.ScriptModule$|torch\.fx\.GraphModule$|torch_geometric\.nn\."
+    r"|transformers\.|torchvision\.(models|ops)\.)|(^|\.)(LightningModule|ScriptModule"
+    r"|PreTrainedModel|MessagePassing)$"
 )
+# a class of this file may be a module by the name of a base in another file; models and networks
+# are also what trainers, wrappers and benchmarks are called, so these need a `forward`
+_LAYER_NAME = re.compile(
+    r"(Module|Layer|Block|Attention|Encoder|Decoder|Conv|Head|MessagePassing|PreTrainedModel)$"
+)
+_MODEL_NAME = re.compile(r"(Model|Net|Network|Backbone|Transformer|Base|Mixin)$")
+_BUILDS = re.compile(r"torch\.nn\.(?!\w*Loss\b)[A-Z]\w*$")
 _HOLDS_DROPOUT = re.compile(r"torch\.nn\.(Transformer\w*|MultiheadAttention|LSTM|GRU|RNN)$")
 
 
@@ -87,16 +98,23 @@ class ClassFacts:
     @cached_property
     def is_module(self) -> bool:
         """Whether this is an `nn.Module`: by a base that is one, or by evidence."""
-        foreign = self.foreign_bases
-        if any(n.startswith(("torch.nn.", "torch_geometric.nn", "transformers.")) for n in foreign):
-            return not any("Config" in n or n.startswith("torch.nn.init") for n in foreign)
-        if any(_LIGHTNING.search(n) for n in foreign):
+        unknown = [n for n in self.foreign_bases if not _NO_MODULE.search(n)]
+        if any(_KNOWN_MODULE.search(n) for n in unknown):
             return True
-        unknown = [n for n in foreign if not _NO_MODULE.search(n)]
-        if not unknown:
+        forward = self.method("forward")
+        if not unknown or (forward is not None and not _takes_input(forward)):
             return False
-        looks = any(_MODULE_NAME.search(n) for n in unknown)
-        return looks and any(f.method("forward") or f.builds_modules for f in self.lineage)
+        builds = any(f.builds_modules for f in self.lineage)
+        if any(_LAYER_NAME.search(n) for n in unknown):
+            return forward is not None or builds
+        named = any(_MODEL_NAME.search(n) for n in unknown)
+        return forward is not None and (builds or named)
+
+    @cached_property
+    def is_surely_module(self) -> bool:
+        """Whether a base of this module is known to be one, or it has a forward of its own."""
+        known = any(_KNOWN_MODULE.search(n) for n in self.foreign_bases)
+        return self.is_module and (known or self.method("forward") is not None)
 
     @cached_property
     def is_plain_module(self) -> bool:
@@ -116,11 +134,8 @@ class ClassFacts:
     @cached_property
     def builds_modules(self) -> bool:
         """Whether `self` is given something of `torch.nn`."""
-        values = (a.value for a in self.assigned)
-        return any(
-            isinstance(v, cst.Call) and self._source.name_of(v.func).startswith("torch.nn.")
-            for v in values
-        )
+        calls = (n for a in self.assigned for n in descend(a.value) if isinstance(n, cst.Call))
+        return any(_BUILDS.match(self._source.name_of(call.func)) for call in calls)
 
     @cached_property
     def methods(self) -> dict[str, cst.FunctionDef]:
@@ -189,6 +204,8 @@ class ClassFacts:
                             yield from _pairs(target.target, value, method, node)
                     case cst.AnnAssign(target=target, value=cst.BaseExpression() as value):
                         yield from _pairs(target, value, method, node)
+                    case cst.Call():
+                        yield from _set_by_call(node, method)
 
 
 def builds_dropout(source: Source, value: cst.CSTNode) -> bool:
@@ -214,7 +231,14 @@ def is_container(name: str) -> bool:
     return name in _CONTAINERS
 
 
-_LIGHTNING = re.compile(r"(^|\.)(LightningModule|pl\.LightningModule|ScriptModule)$")
+def _takes_input(forward: cst.FunctionDef) -> bool:
+    """Whether a forward is given something: that of a trainer or of a Function is not."""
+    if any(is_name(d.decorator, "staticmethod") for d in forward.decorators):
+        return False
+    params = forward.params
+    star = isinstance(params.star_arg, cst.Param) or params.star_kwarg is not None
+    named = (*params.posonly_params, *params.params, *params.kwonly_params)
+    return star or len(named) > 1
 
 
 def _pairs(
@@ -223,11 +247,28 @@ def _pairs(
     name = self_attribute(target)
     if name:
         yield AttributeValue(name, value, method, node)
-    elif isinstance(target, cst.Tuple):
-        whole = isinstance(value, cst.Tuple) and len(value.elements) == len(target.elements)
+    elif isinstance(target, (cst.Tuple, cst.List)):
+        pair = isinstance(value, (cst.Tuple, cst.List))
+        whole = pair and len(value.elements) == len(target.elements)  # type: ignore[attr-defined]
         for at, element in enumerate(target.elements):
             one = value.elements[at].value if whole else value  # type: ignore[attr-defined]
             yield from _pairs(element.value, one, method, node)
+
+
+def _set_by_call(call: cst.Call, method: cst.FunctionDef) -> Iterator[AttributeValue]:
+    """`setattr(self, "name", value)`, `self.add_module("name", value)`."""
+    args = [a.value for a in call.args if not a.star]
+    match call.func:
+        case cst.Name("setattr") if len(args) == 3 and is_name(args[0], "self"):
+            name, value = args[1], args[2]
+        case cst.Attribute(
+            value=cst.Name("self"), attr=cst.Name("add_module" | "register_module")
+        ) if len(args) == 2:
+            name, value = args
+        case _:
+            return
+    if isinstance(name, cst.SimpleString) and isinstance(name.evaluated_value, str):
+        yield AttributeValue(name.evaluated_value, value, method, call)
 
 
 def is_true(node: cst.CSTNode | None) -> bool:
