@@ -56,7 +56,7 @@ from dropaudit.static.constants import origins
 from dropaudit.static.flags import is_mode
 from dropaudit.static.functional import Drop, attention_kernel, builds_module, is_zero
 from dropaudit.static.rates import percent
-from dropaudit.static.reach import rate_passers, runs_in_eval, self_in_scope
+from dropaudit.static.reach import only_without_rate, rate_passers, runs_in_eval, self_in_scope
 from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
@@ -166,6 +166,17 @@ rule = Rule(
                         return F.scaled_dot_product_attention(q, k, v, dropout_p=self.rate)
                     return q
 
+            class Unless(nn.Module):
+                def __init__(self, rate, can_fuse):
+                    super().__init__()
+                    self.rate = rate
+                    self.fused = can_fuse and self.rate == 0.0
+
+                def forward(self, q, k, v):
+                    if self.fused:
+                        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.rate)
+                    return q
+
             class Fused(torch.autograd.Function):
                 @staticmethod
                 def forward(ctx, q, k, v, rate):
@@ -199,9 +210,12 @@ def kernel_without_mode(call: cst.Call, source: Source) -> Iterator[Report]:
     drop = attention_kernel(source, call)
     if drop is None or not _is_open(source, drop, drop.rate, call):
         return
+    if only_without_rate(source, call, drop.rate):
+        return
     if runs_in_eval(source, call, drop.rate):
-        passers = list(rate_passers(source, call, drop.rate))
-        for at, rate in passers or [(call, drop.rate)]:
+        sites: list[tuple[cst.Call, cst.BaseExpression | None]] = []
+        sites.extend(rate_passers(source, call, drop.rate))
+        for at, rate in sites or [(call, drop.rate)]:
             yield Report(
                 at,
                 _message(source, drop, rate, wrapped=at is not call),

@@ -9,7 +9,7 @@ import libcst as cst
 from dropaudit.static.constants import origins
 from dropaudit.static.functional import is_zero
 from dropaudit.static.names import Kind
-from dropaudit.static.source import Source, is_name
+from dropaudit.static.source import Source, is_name, number
 
 _ENTRIES = ("forward", "__call__")
 
@@ -155,3 +155,43 @@ def _parameter(
                 if binding.kind is Kind.PARAMETER and binding.node in own:
                     return binding.node  # type: ignore[return-value]
     return None
+
+
+def only_without_rate(source: Source, node: cst.CSTNode, rate: cst.CSTNode | None) -> bool:
+    """Whether `node` stands in a branch that is only taken when `rate` is zero.
+
+    The test may be kept in a name or attribute: `self.fused = can_fuse and self.rate == 0`.
+    """
+    if rate is None:
+        return False
+    text, child = source.text(rate), node
+    for around in source.ancestors(node):
+        if isinstance(around, cst.FunctionDef):
+            return False
+        taken = isinstance(around, (cst.If, cst.IfExp)) and child is around.body
+        if taken and any(_is_zero_test(source, p, text) for p in _parts(source, around.test)):
+            return True
+        child = around
+    return False
+
+
+def _parts(source: Source, test: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """What must hold for `test` to hold, through `and`, names and attributes."""
+    for origin in origins(source, test):
+        if isinstance(origin, cst.BooleanOperation) and isinstance(origin.operator, cst.And):
+            yield from _parts(source, origin.left)
+            yield from _parts(source, origin.right)
+        else:
+            yield origin
+
+
+def _is_zero_test(source: Source, test: cst.CSTNode, rate: str) -> bool:
+    match test:
+        case cst.Comparison(
+            left=left,
+            comparisons=[cst.ComparisonTarget(operator=cst.Equal(), comparator=right)],
+        ):
+            return number(right) == 0 and source.text(left) == rate
+        case cst.UnaryOperation(operator=cst.Not(), expression=inner):
+            return source.text(inner) == rate
+    return False
