@@ -314,6 +314,20 @@ def test_an_internal_error_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> No
     assert "Traceback" in verbose.stderr
 
 
+def test_a_rule_that_cannot_be_imported_is_an_internal_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It must not look like a mistake in the file."""
+
+    def fail(*arguments: object) -> None:
+        raise ModuleNotFoundError("No module named 'nothing'")
+
+    monkeypatch.setattr("dropaudit.static.checker._python", fail)
+    result = scan("--no-cache")
+    assert result.exit_code == 2
+    assert "ModuleNotFoundError" in result.stderr
+
+
 @pytest.mark.parametrize("asked", ["DRP001", "drp001", "unused-suppression"])
 def test_a_rule_is_explained_by_code_or_name(asked: str) -> None:
     """Its page, as text or as JSON."""

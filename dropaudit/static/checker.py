@@ -65,6 +65,8 @@ def attempt(path: str, data: bytes, options: Options) -> FileRecord:
         raise
     except RecursionError:
         return unchecked(path, "cannot be checked: an expression in it is too long or too deep")
+    except ImportError:  # dropaudit itself is broken, as pool.py says of a worker
+        raise
     except Exception as error:  # one file must not stop the others
         why = f"checking failed ({type(error).__name__}: {error}); please report this"
         return unchecked(path, " ".join(why.split()))
