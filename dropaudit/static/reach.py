@@ -168,8 +168,9 @@ def only_without_rate(source: Source, node: cst.CSTNode, rate: cst.CSTNode | Non
     for around in source.ancestors(node):
         if isinstance(around, cst.FunctionDef):
             return False
-        taken = isinstance(around, (cst.If, cst.IfExp)) and child is around.body
-        if taken and any(_is_zero_test(source, p, text) for p in _parts(source, around.test)):
+        inside = isinstance(around, (cst.If, cst.IfExp)) and child is around.body
+        test = around.test if inside and isinstance(around, (cst.If, cst.IfExp)) else None
+        if test and any(_is_zero_test(source, p, text) for p in _parts(source, test)):
             return True
         child = around
     return False
