@@ -72,7 +72,8 @@ def dropout_uses(source: Source) -> Iterator[DropoutUse]:
                 or _looked_up(source, masks, use)
             ):
                 continue
-            if named or _looks_like_dropout(source, masks, use):
+            scaled = verdict(use.coins) in ("drop", "twice") and _speaks_of_dropping(source, masks)
+            if named or scaled or _looks_like_dropout(source, masks, use):
                 yield DropoutUse(use, masks, named)
 
 
@@ -169,6 +170,16 @@ def scaled_elsewhere(source: Source, found: DropoutUse) -> bool:
                 ):
                     return True
     return any(_scales_result(source, call) for call in source.callers(found.masks.function))
+
+
+def _speaks_of_dropping(source: Source, masks: Masks) -> bool:
+    """Whether the function or its class is named for dropping anything.
+
+    A mask that is scaled for its probability means to be dropout, of nodes or of words as well.
+    """
+    facts = source.class_of(masks.function)
+    names = f"{masks.function.name.value} {facts.name if facts is not None else ''}"
+    return "drop" in names.lower()
 
 
 def _kept_for_good(source: Source, use: Use) -> bool:

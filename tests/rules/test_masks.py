@@ -240,3 +240,19 @@ SILENT = (
 def test_what_is_no_dropout_is_silent(program: str) -> None:
     """Other things that are random and multiply."""
     assert codes(program) == []
+
+
+def test_a_scale_is_evidence_of_its_own() -> None:
+    """Dropping nodes need not be scaled; dividing by the rate to drop is wrong all the same."""
+    program = """
+    def drop_rows(x, drop_rate=0.5, training=True):
+        rates = torch.ones(x.shape[0]) * drop_rate
+        if training:
+            masks = torch.bernoulli(1.0 - rates).unsqueeze(1)
+            x = masks * x
+            x = x / drop_rate
+        return x
+    """
+    assert codes(program) == ["DRP102"]
+    assert codes(program.replace("drop_rows", "drop_node")) == ["DRP102"]
+    assert codes(program.replace("/ drop_rate", "/ (1 - drop_rate)")) == []
