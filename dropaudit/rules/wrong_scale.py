@@ -41,7 +41,14 @@ import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
 from dropaudit.rules.unscaled_mask import DRAWS
-from dropaudit.static.maskevidence import dropout_uses, in_test, means_keep, verdict
+from dropaudit.static.maskevidence import (
+    DropoutUse,
+    dropout_uses,
+    in_test,
+    means_keep,
+    verdict,
+)
+from dropaudit.static.scalars import close
 from dropaudit.static.source import Report, Source
 
 rule = Rule(
@@ -77,8 +84,8 @@ rule = Rule(
                 return weight * mask * scale  # DRP102
 
             def dropout_again(x, p, training):
-                x = F.dropout(x, p, training)  # DRP102
-                return x / (1 - p)
+                x = F.dropout(x, p, training)
+                return x / (1 - p)  # DRP102
             """
         ),
         Example(
@@ -129,11 +136,19 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
             continue
         if in_test(source, found.use.node) or (what == "drop" and not means_keep(source, found)):
             continue
-        yield Report(found.use.node, _message(what, found.use.coins[-1].keep, found.use.keep_known))
+        yield Report(_where(found, what), _message(what, found.use.keep_known))
 
 
-def _message(what: str, keep: float, known: float | None) -> str:
-    if known is None:
+def _where(found: DropoutUse, what: str) -> cst.CSTNode:
+    """The multiplication or division that is wrong, else the product with the mask."""
+    keep = found.use.coins[-1].keep
+    wrong = {"drop": 1 / (1 - keep), "twice": 1 / keep, "keep": keep, "dropped": 1 - keep}[what]
+    nodes = [node for factor, node in found.masks.factors if close(factor, wrong)]
+    return nodes[-1] if nodes else found.use.node
+
+
+def _message(what: str, known: float | None) -> str:
+    if known is None or (what == "drop" and close(known, 0.5)):
         return f"{_SAID[what]}: training and evaluation disagree on average"
     gain = {
         "drop": known / (1 - known),
