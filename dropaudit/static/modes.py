@@ -23,7 +23,7 @@ MODE_WORD = re.compile(
     r"^_*(not_|model_|net_|module_|flag_|phase_|run_|global_)?(is|in|do|use|when|if|for|at|on|_)*_?"
     r"(train|training|trainning|trainable_mode|eval|evaluate|evaluating|evaluation|infer|inference"
     r"|inferring|test|testing|deterministic|predict|prediction|predicting|generate|generating"
-    r"|sampling|val|validate|validating|validation)"
+    r"|sampling|(?<=[a-z]_)val|validate|validating|validation)"
     r"(_?(mode|flag|phase|time|step|stage|only|bool|state))?_*$",
     re.IGNORECASE,
 )
