@@ -9,7 +9,7 @@ from functools import cached_property
 
 import libcst as cst
 
-from dropaudit.static.source import Source, is_name, self_attribute
+from dropaudit.static.source import Source, is_name, number, self_attribute
 from dropaudit.static.walk import descend
 
 _PLAIN = "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout"
@@ -36,7 +36,8 @@ _LAYER_NAME = re.compile(
 )
 _MODEL_NAME = re.compile(r"(Model|Net|Network|Backbone|Transformer|Base|Mixin)$")
 _BUILDS = re.compile(r"torch\.nn\.(?!\w*Loss\b)[A-Z]\w*$")
-_HOLDS_DROPOUT = re.compile(r"torch\.nn\.(Transformer\w*|MultiheadAttention|LSTM|GRU|RNN)$")
+_TAKES_RATE = re.compile(r"torch\.nn\.(Transformer\w*|MultiheadAttention|LSTM|GRU|RNN)$")
+_DROPS_UNASKED = re.compile(r"torch\.nn\.Transformer((En|De)coderLayer)?$")  # 0.1 by default
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,6 @@ class ClassFacts:
         """Whether a base of this module is known to be one, or it has a forward of its own."""
         known = any(_KNOWN_MODULE.search(n) for n in self.foreign_bases)
         return self.is_module and (known or self.method("forward") is not None)
-
-    @cached_property
-    def is_plain_module(self) -> bool:
-        """Whether all that this class inherits is known: `nn.Module` and classes of this file."""
-        return set(self.foreign_bases) <= {"torch.nn.Module", "object", "abc.ABC"} and bool(
-            self.foreign_bases
-        )
 
     @cached_property
     def is_function(self) -> bool:
@@ -210,14 +204,18 @@ class ClassFacts:
 
 def builds_dropout(source: Source, value: cst.CSTNode) -> bool:
     """Whether `value` builds a module that has dropout inside, as far as this file shows."""
+    if isinstance(value, cst.Lambda):
+        return False  # it builds when it is called
     for node in descend(value, stop=(cst.Lambda,)):
         if not isinstance(node, cst.Call):
             continue
         name = source.name_of(node.func)
         if name in DROPOUT_MODULES:
             return True
-        if _HOLDS_DROPOUT.match(name) and source.argument(node, "dropout") is not None:
-            return True
+        if _TAKES_RATE.match(name):
+            rate = source.argument(node, "dropout")
+            if number(rate.value) != 0 if rate is not None else _DROPS_UNASKED.match(name):
+                return True
         definition = source.definition(node.func)
         if isinstance(definition, cst.ClassDef):
             facts = source.facts(definition)
@@ -269,8 +267,3 @@ def _set_by_call(call: cst.Call, method: cst.FunctionDef) -> Iterator[AttributeV
             return
     if isinstance(name, cst.SimpleString) and isinstance(name.evaluated_value, str):
         yield AttributeValue(name.evaluated_value, value, method, call)
-
-
-def is_true(node: cst.CSTNode | None) -> bool:
-    """Whether `node` is the literal True (or 1)."""
-    return is_name(node, "True") or (isinstance(node, cst.Integer) and node.value == "1")
