@@ -10,7 +10,7 @@ PURPOSE = re.compile(
     r"|monte[_ -]?carlo|bayes(?!ian_?personal)|uncertain|epistemic|always|consistent_?drop"
     r"|concrete_?drop|(drop\w*|eval|test|infer\w*)_(at|in|during)_(eval|test|infer)"
     r"|(eval|test|infer\w*)_?(time_?)?dropout|retain_dropout|stochastic_(infer|eval|forward)"
-    r"|explor",
+    r"|explor|augment|corrupt|perturb|add_?noise",
     re.IGNORECASE,
 )
 # In a docstring or a comment, where the same words say other things as well.
