@@ -62,7 +62,7 @@ rule = Rule(
     "DRP302",
     "mask-missing-in-backward",
     __doc__,
-    triggers=(r"\bbackward\b",),
+    triggers=(r"\bdef backward\b",),
     examples=(
         Example(
             """

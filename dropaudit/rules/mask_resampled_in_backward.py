@@ -57,7 +57,7 @@ rule = Rule(
     "DRP301",
     "mask-resampled-in-backward",
     __doc__,
-    triggers=(r"\bbackward\b",),
+    triggers=(r"\bdef backward\b",),
     examples=(
         Example(
             """

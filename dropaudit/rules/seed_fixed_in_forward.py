@@ -58,7 +58,7 @@ rule = Rule(
     "DRP304",
     "seed-fixed-in-forward",
     __doc__,
-    triggers=(r"seed",),
+    triggers=(r"seed\w*\s*\(", r"seed\w*\s+as\b"),
     examples=(
         Example(
             """
