@@ -1,4 +1,4 @@
-"""What a Module's own `train` or `eval` does: its parameters, whom it switches, what else it does."""
+"""What a Module's own `train` or `eval` does: its parameters, whom it switches, its effects."""
 
 from __future__ import annotations
 
@@ -121,9 +121,13 @@ def unpassed_call(override: Override) -> cst.Call | None:
 
 def does_work(override: Override) -> bool:
     """Whether an `eval` has an effect of its own that `train` of the same class does not have."""
-    if "train" in override.facts.methods:
+    train = override.facts.method("train")
+    if train is not None and _acts_on_eval(train):
         return False
+    done = "" if train is None else override.source.text(train)
     for node in override.nodes:
+        if done and isinstance(node, cst.BaseSmallStatement) and override.source.text(node) in done:
+            continue
         if isinstance(node, (cst.Assign, cst.AugAssign, cst.AnnAssign)):
             targets = node.targets if isinstance(node, cst.Assign) else [node]
             if any(_is_state(t.target) for t in targets):
@@ -196,7 +200,36 @@ def _mentions(node: cst.CSTNode, name: str) -> bool:
     return any(is_name(n, name) for n in descend(node))
 
 
+def _acts_on_eval(train: cst.FunctionDef) -> bool:
+    """Whether a `train` has something to do for mode False, or hands it to a helper of the class.
+
+    One that only acts on `if mode:` undoes what `eval` did and leaves the doing to `eval`.
+    """
+    params = (*train.params.posonly_params, *train.params.params)[1:]
+    mode = params[0].name.value if params else "mode"
+    for node in descend(train.body):
+        match node:
+            case cst.If(test=test, orelse=orelse) if _mentions(test, mode):
+                if orelse is not None or not _requires(test, mode):
+                    return True
+            case cst.IfExp(test=test) if _mentions(test, mode):
+                return True
+            case cst.Call(func=cst.Attribute(value=cst.Name("self")), args=[cst.Arg(value=value)]):
+                if _mentions(value, mode):
+                    return True
+    return False
+
+
+def _requires(test: cst.CSTNode, mode: str) -> bool:
+    """Whether `test` can only hold where `mode` does: `mode`, `mode and ...`."""
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.And):
+        return _requires(test.left, mode) or _requires(test.right, mode)
+    return is_name(test, mode)
+
+
 def _is_state(target: cst.CSTNode) -> bool:
+    while isinstance(target, cst.Attribute) and not self_attribute(target):
+        target = target.value  # self.weight.data
     return bool(self_attribute(target)) and self_attribute(target) != "training"
 
 
