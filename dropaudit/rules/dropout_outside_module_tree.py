@@ -208,6 +208,19 @@ rule = Rule(
             class Settings:
                 def __init__(self, rate):
                     self.layers = [nn.Dropout(rate)]
+
+            class DropoutRecord:
+                def __init__(self):
+                    self.mask = None
+
+            class Recording(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.records = [DropoutRecord()]
+
+                def forward(self, x):
+                    self.records.append(DropoutRecord())
+                    return x
             """,
         ),
     ),

@@ -14,7 +14,9 @@ from dropaudit.static.source import Source, is_name, self_attribute
 from dropaudit.static.walk import descend
 
 _DROPS_BY_NAME = re.compile(
-    r"(Drop(out|Block|Path|Connect)|StochasticDepth)(?!\w*(Config|Args|Scheduler))"
+    r"(Drop(out|Block|Path|Connect)|StochasticDepth)"
+    r"(?!\w*(Config|Args|Argument|Option|Scheduler|Context|State|Spec|Info|Mask|Rate|Prob|Hook"
+    r"|Callback|Param|Result|Stat|Mode|Type|Error|Warning))"
 )
 _ADDS = frozenset(["append", "insert", "extend", "update", "appendleft"])
 _REGISTERS = frozenset(["add_module", "register_module", "__setattr__", "setattr", "_modules"])
@@ -78,6 +80,9 @@ def holds_dropout(container: Container, source: Source) -> str:
                 continue
             name = dotted_text(value.func)
             last = name.rpartition(".")[2]
+            known = source.definition(value.func)
+            if isinstance(known, cst.ClassDef) and not source.facts(known).is_module:
+                continue  # a record that is named after dropout
             if _DROPS_BY_NAME.search(last) and last[:1].isupper():
                 return name
             if builds_dropout(source, value):
