@@ -29,6 +29,10 @@ def forward(self, x):
     return self.fc(self.dropout(x))
 ```
 
+## Fix safety
+
+There is no fix: whether the line goes, or the rate is put back, is for the author to say.
+
 ## Not seen
 
 Rates that other objects set; a value that is worked out, since that may be a schedule.
