@@ -130,13 +130,14 @@ def does_work(override: Override) -> bool:
             continue
         if isinstance(node, (cst.Assign, cst.AugAssign, cst.AnnAssign)):
             targets = node.targets if isinstance(node, cst.Assign) else [node]
-            if any(_is_state(t.target) for t in targets):
+            if any(_is_state(t.target) for t in targets) and not _optional(override, node):
                 return True
         if isinstance(node, cst.Expr) and isinstance(node.value, cst.Call):
             name = dotted_text(node.value.func)
             effect = name.startswith("self.") and name.count(".") == 1
-            if effect and not _QUIET.match(name) and name not in ("self.train", "self.eval"):
-                return not _optional(override, node)
+            quiet = _QUIET.match(name) or name in ("self.train", "self.eval")
+            if effect and not quiet and not _optional(override, node):
+                return True
     return False
 
 

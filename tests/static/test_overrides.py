@@ -69,3 +69,11 @@ def test_the_same_work_in_both_is_done_either_way() -> None:
         return super().eval()
     """
     assert reported(code) == []
+
+
+@pytest.mark.parametrize("work", ["self.head = None", "self.strip()"])
+def test_work_that_an_extra_argument_asks_for_is_spared(work: str) -> None:
+    """Nobody expects it of a plain switch."""
+    code = f"def eval(self, deploy=False):\n    super().eval()\n    if deploy:\n        {work}\n"
+    assert reported(code) == []
+    assert reported(f"{code}    self.ready = True\n") == ["eval"]
