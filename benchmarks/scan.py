@@ -26,7 +26,7 @@ CANDIDATES = """
 import sys
 from dropaudit.catalogue import rules
 from dropaudit.static.files import FileSelection, discover
-from dropaudit.static.scanner import prefilter
+from dropaudit.static.prefilter import prefilter
 
 passes = prefilter(rules())
 files = [f for f in discover([sys.argv[1]], FileSelection()) if f.path.suffix != ".ipynb"]

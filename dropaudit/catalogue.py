@@ -47,8 +47,9 @@ class Example:
 class Rule:
     """One defect: its code, its name, the page that explains it, the programs that show it.
 
-    `triggers` are regular expressions over the bytes of a file, one of which must match wherever
-    a check of the rule can report: files that match none are not parsed.
+    `triggers` and `requires` are regular expressions over the bytes of a file. Wherever a check of
+    the rule can report, one of `triggers` must match, and each of `requires`: on other files the
+    rule is not run, and a file on which no rule is run is not parsed.
     """
 
     code: str
@@ -56,6 +57,7 @@ class Rule:
     doc: str
     severity: Severity = Severity.ERROR
     triggers: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
     preview: bool = False
     source_checks: list[tuple[type[cst.CSTNode], SourceCheck[Any]]] = field(

@@ -61,6 +61,10 @@ rule = Rule(
     "keep-probability-as-drop",
     __doc__,
     triggers=("[kK]eep|KEEP|[rR]etain|RETAIN|[sS]urviv",),
+    requires=(
+        "[dD]ropout|LSTM|GRU|RNN|Multihead|Transformer"
+        "|scaled_dot_product_attention|flash_attn_|memory_efficient_att",
+    ),
     examples=(
         Example(
             """

@@ -53,7 +53,7 @@ rule = Rule(
     "DRP214",
     "probability-overwritten-in-forward",
     __doc__,
-    triggers=(r"\.\s*p\s*=", r"(?:drop\w*|rate|prob\w*)\s*="),
+    triggers=(r"\.\s*(?:_?p|_?rate|\w*drop\w*)\s*=(?!=)[\s(\\]*[-+.\d]",),
     examples=(
         Example(
             """

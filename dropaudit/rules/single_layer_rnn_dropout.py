@@ -56,6 +56,7 @@ from dropaudit.static.arguments import Arguments, arguments
 from dropaudit.static.constants import constant, origins
 from dropaudit.static.expectations import in_expected_trouble
 from dropaudit.static.source import Report, Source, is_name, number
+from dropaudit.static.walk import descend
 
 rule = Rule(
     "DRP403",
@@ -232,8 +233,8 @@ def _forwarded_kind(source: Source, function: cst.FunctionDef) -> str:
     options = function.params.star_kwarg
     if options is None:
         return ""
-    for statement in source.nodes[cst.Call]:
-        if source.function_of(statement) is not function:
+    for statement in descend(function.body):
+        if not isinstance(statement, cst.Call) or source.function_of(statement) is not function:
             continue
         name = source.name_of(statement.func)
         if _is_rnn(name) and any(

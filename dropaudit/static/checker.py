@@ -96,7 +96,8 @@ def _python(
     locate: Locate | None = None,
 ) -> FileRecord:
     from dropaudit.catalogue import rules
-    from dropaudit.static.scanner import prefilter, scan_python
+    from dropaudit.static.prefilter import prefilter
+    from dropaudit.static.scanner import scan_python
 
     found: list[Finding] = []
     if prefilter(rules())(data):
@@ -137,7 +138,7 @@ def _broken_cell(path: str, broken: Broken) -> Finding:
 
 def _may_report(data: bytes) -> bool:
     from dropaudit.catalogue import rules
-    from dropaudit.static.scanner import prefilter
+    from dropaudit.static.prefilter import prefilter
 
     return prefilter(rules())(data)
 

@@ -152,7 +152,14 @@ class ClassFacts:
 
     def values(self, name: str) -> list[cst.BaseExpression]:
         """What `self.name` is given, in this class and its bases in this file."""
-        return [a.value for f in self.lineage for a in f.assigned if a.name == name]
+        return [v for f in self.lineage for v in f._values_by_name.get(name, ())]
+
+    @cached_property
+    def _values_by_name(self) -> dict[str, list[cst.BaseExpression]]:
+        found: dict[str, list[cst.BaseExpression]] = {}
+        for one in self.assigned:
+            found.setdefault(one.name, []).append(one.value)
+        return found
 
     def dropout_module(self, name: str) -> cst.Call | None:
         """The call that builds `self.name` where all its values are dropout modules."""

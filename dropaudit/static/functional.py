@@ -75,12 +75,12 @@ class Drop:
 
 def functional_dropout(source: Source, call: cst.Call) -> Drop | None:
     """`call` as a call of one of torch's functional dropouts, whatever name it goes by."""
-    return _drop(source, call, _dropout_name, DROPOUTS)
+    return _known_drop(source, call, _dropout_name, DROPOUTS)
 
 
 def attention_kernel(source: Source, call: cst.Call) -> Drop | None:
     """`call` as a call of an attention kernel that takes a rate and no mode."""
-    return _drop(source, call, _kernel_name, KERNELS)
+    return _known_drop(source, call, _kernel_name, KERNELS)
 
 
 def is_zero(source: Source, node: cst.CSTNode | None) -> bool:
@@ -90,6 +90,17 @@ def is_zero(source: Source, node: cst.CSTNode | None) -> bool:
     if constant(source, node) == 0:
         return True
     return all(is_name(o, "None") or is_name(o, "False") for o in origins(source, node))
+
+
+def _known_drop(
+    source: Source, call: cst.Call, named: Naming, table: dict[str, tuple[str, ...]]
+) -> Drop | None:
+    """`_drop`, asked once for each call of the file: several rules ask."""
+    key = (named, id(call))
+    if key not in source.memo:
+        source.memo[key] = _drop(source, call, named, table)
+    found: Drop | None = source.memo[key]
+    return found
 
 
 def _drop(

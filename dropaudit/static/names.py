@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 import libcst as cst
 
@@ -201,7 +202,7 @@ def _as_name(node: cst.WithItem | cst.ExceptHandler | cst.ExceptStarHandler, sco
         _other(alias.name, node, scope)
 
 
-_BINDERS: dict[type, object] = {
+_BINDERS: dict[type, Callable[[Any, Scope], None]] = {
     cst.Import: _import,
     cst.ImportFrom: _import_from,
     cst.Assign: _assign,

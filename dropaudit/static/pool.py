@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import queue
-import re
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 from dropaudit.static.checker import Unreadable, is_notebook, read, unchecked, unparsed
 from dropaudit.static.files import Found
+from dropaudit.static.prefilter import compiled
 from dropaudit.static.record import FileRecord, Options
 from dropaudit.static.wire import packed_options, unpacked
 
@@ -70,7 +70,7 @@ class _Station(threading.Thread):
 
     def run(self) -> None:
         try:
-            passes = re.compile(self._worker.triggers().encode(), re.MULTILINE).search
+            passes = compiled(self._worker.triggers())
             while not self._stopped.is_set():
                 at = self._todo.get_nowait()
                 file = self._files[at]
@@ -119,10 +119,10 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        self._hello: str | None = None
+        self._hello: list[list[str]] | None = None
 
-    def triggers(self) -> str:
-        """The pattern of the prefilter. Raises `RuntimeError` if the process cannot start."""
+    def triggers(self) -> list[list[str]]:
+        """The patterns of the prefilter. Raises `RuntimeError` if the process cannot start."""
         if self._hello is None:
             try:
                 hello = self._answer(self._seconds)
@@ -130,7 +130,7 @@ class Worker:
                 raise RuntimeError("a worker process of dropaudit cannot be started") from error
             if "error" in hello:
                 raise RuntimeError(f"a worker process of dropaudit failed: {hello['error']}")
-            self._hello = str(hello["triggers"])
+            self._hello = [[str(one) for one in every] for every in hello["triggers"]]
         return self._hello
 
     def check(self, path: str, data: bytes, options: Options) -> FileRecord:

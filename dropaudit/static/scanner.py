@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 
 import libcst as cst
@@ -13,20 +13,9 @@ from dropaudit.catalogue import Rule
 from dropaudit.catalogue import rules as all_rules
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
 from dropaudit.static.positions import Span, spans
+from dropaudit.static.prefilter import may_report
 from dropaudit.static.record import Options
 from dropaudit.static.source import Report, Source
-
-
-def prefilter(rules: Iterable[Rule]) -> Callable[[bytes], bool]:
-    """A test over the bytes of a file: whether any of `rules` could report something in it."""
-    search = re.compile(trigger_pattern(rules).encode(), re.MULTILINE).search
-    return lambda data: search(data) is not None
-
-
-def trigger_pattern(rules: Iterable[Rule]) -> str:
-    """The regular expression of the prefilter, to be searched in bytes over several lines."""
-    triggers = sorted({t for rule in rules for t in rule.triggers})
-    return "|".join(f"(?:{t})" for t in triggers) or "(?!)"
 
 
 def scan_python(
@@ -45,7 +34,8 @@ def scan_python(
     [('DRP106', 2)]
     """
     rules = all_rules() if rules is None else rules
-    if not prefilter(rules)(data):
+    rules = [rule for rule in rules if may_report(rule, data)]
+    if not rules:
         return []
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20_000))

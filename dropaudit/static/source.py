@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import libcst as cst
 
-from dropaudit.static.positions import spans
 from dropaudit.static.names import Binding, Kind, Scope, bind, canonical
+from dropaudit.static.positions import spans
 from dropaudit.static.record import Options
 from dropaudit.static.walk import children
 
@@ -54,6 +54,22 @@ class Report:
     title: str = ""
 
 
+class Parents:
+    """Node to the node around it. Nodes hash in Python, which is slow: `by_id` is for loops."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, cst.CSTNode] = {}
+
+    def get(self, node: cst.CSTNode) -> cst.CSTNode | None:
+        return self.by_id.get(id(node))
+
+    def __getitem__(self, node: cst.CSTNode) -> cst.CSTNode:
+        return self.by_id[id(node)]
+
+    def __contains__(self, node: cst.CSTNode) -> bool:
+        return id(node) in self.by_id
+
+
 class Source:
     """One file: its tree, parents, scopes and an index of nodes by type.
 
@@ -72,10 +88,14 @@ class Source:
         self.options = options
         self.cell_ends = cell_ends  # of a notebook: last line of each code cell
         self.module = cst.parse_module(data)
-        self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
+        self.parents = Parents()
         self.scopes: dict[cst.CSTNode, Scope] = {}
         self.nodes: defaultdict[type, list[Any]] = defaultdict(list)
-        self._starts: dict[cst.CSTNode, Scope] = {}  # where the scope is not that of the parent
+        # by id, since nodes hash in Python: where the scope is not that of the parent; answers
+        self._starts: dict[int, Scope] = {}
+        self._owners: dict[int, cst.FunctionDef | cst.ClassDef | None] = {}
+        self._names: dict[int, str] = {}
+        self.memo: dict[Any, Any] = {}  # answers of other modules, by whatever key they choose
         self._facts: dict[cst.ClassDef, ClassFacts] = {}
         self._walk()
 
@@ -83,7 +103,7 @@ class Source:
         root = Scope(self.module, None)
         self.scopes[self.module] = root
         stack: list[tuple[cst.CSTNode, Scope]] = [(self.module, root)]
-        parents, nodes, starts = self.parents, self.nodes, self._starts
+        parents, nodes, starts = self.parents.by_id, self.nodes, self._starts
         while stack:
             node, scope = stack.pop()
             kind = type(node)
@@ -99,16 +119,16 @@ class Source:
             if kind in _SCOPE_TYPES:
                 inner = self.scopes[node] = Scope(node, scope)
                 outside = tuple(c for c in below if isinstance(c, _OUTSIDE))
-                starts.update(dict.fromkeys(below, inner))
+                starts.update((id(child), inner) for child in below)
             elif kind is cst.Param:
                 outside = (node.default, node.annotation)  # type: ignore[attr-defined]
-            elif kind is cst.CompFor and type(parents[node]) in _SCOPE_TYPES:
+            elif kind is cst.CompFor and type(parents[id(node)]) in _SCOPE_TYPES:
                 outside = (node.iter,)  # type: ignore[attr-defined]
             for child in reversed(below):
-                parents[child] = node
+                parents[id(child)] = node
                 if outside and child in outside:
-                    starts[child] = inner.parent or inner
-                    stack.append((child, starts[child]))
+                    starts[id(child)] = inner.parent or inner
+                    stack.append((child, inner.parent or inner))
                 else:
                     stack.append((child, inner))
 
@@ -116,10 +136,11 @@ class Source:
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
         """The nodes around `node`, from the inside out."""
-        parent = self.parents.get(node)
+        above = self.parents.by_id
+        parent = above.get(id(node))
         while parent is not None:
             yield parent
-            parent = self.parents.get(parent)
+            parent = above.get(id(parent))
 
     def enclosing(self, node: cst.CSTNode, kinds: Any) -> Any:
         """The innermost node of one of `kinds` around `node`, or None."""
@@ -127,32 +148,59 @@ class Source:
 
     def function_of(self, node: cst.CSTNode) -> cst.FunctionDef | None:
         """The innermost `def` around `node`, through lambdas and comprehensions."""
-        found = self.enclosing(node, (cst.FunctionDef, cst.ClassDef))
+        found = self._owner_of(node)
         return found if isinstance(found, cst.FunctionDef) else None
 
     def method_of(self, node: cst.CSTNode) -> cst.FunctionDef | None:
         """The outermost `def` around `node` below the innermost class, if there is a class."""
-        last = None
-        for around in self.ancestors(node):
-            if isinstance(around, cst.ClassDef):
-                return last
-            if isinstance(around, cst.FunctionDef):
-                last = around
-        return None
+        last, owner = None, self._owner_of(node)
+        while isinstance(owner, cst.FunctionDef):
+            last, owner = owner, self._owner_of(owner)
+        return None if owner is None else last
 
     def class_of(self, node: cst.CSTNode) -> ClassFacts | None:
         """The facts of the innermost class around `node`."""
-        found = self.enclosing(node, cst.ClassDef)
-        return None if found is None else self.facts(found)
+        owner = self._owner_of(node)
+        while isinstance(owner, cst.FunctionDef):
+            owner = self._owner_of(owner)
+        return None if owner is None else self.facts(owner)
+
+    def _owner_of(self, node: cst.CSTNode) -> cst.FunctionDef | cst.ClassDef | None:
+        """The innermost `def` or `class` around `node`."""
+        above, owners = self.parents.by_id, self._owners
+        if id(node) not in above:
+            return None
+        trail: list[int] = []
+        owner: cst.FunctionDef | cst.ClassDef | None = None
+        at: cst.CSTNode | None = node
+        while at is not None:
+            if id(at) in owners:
+                owner = owners[id(at)]
+                break
+            trail.append(id(at))
+            at = above.get(id(at))
+            if type(at) is cst.FunctionDef or type(at) is cst.ClassDef:
+                owner = at
+                break
+        owners.update(dict.fromkeys(trail, owner))
+        return owner
 
     def scope_of(self, node: cst.CSTNode) -> Scope:
         """The scope in which `node` is evaluated."""
+        above, starts = self.parents.by_id, self._starts
+        scope = self.scopes[self.module]
+        if id(node) not in above:
+            return scope
+        trail: list[int] = []
         at: cst.CSTNode | None = node
         while at is not None:
-            if at in self._starts:
-                return self._starts[at]
-            at = self.parents.get(at)
-        return self.scopes[self.module]
+            if id(at) in starts:
+                scope = starts[id(at)]
+                break
+            trail.append(id(at))
+            at = above.get(id(at))
+        starts.update(dict.fromkeys(trail, scope))
+        return scope
 
     def statement_of(self, node: cst.CSTNode) -> cst.CSTNode:
         """The small statement (or compound statement's head) that `node` is part of."""
@@ -164,7 +212,9 @@ class Source:
         if not self.cell_ends:
             return False
         line = self.enclosing(statement, cst.SimpleStatementLine)
-        if line is None or self.parents.get(line) is not self.module or line.body[-1] is not statement:
+        if line is None or self.parents.get(line) is not self.module:
+            return False
+        if line.body[-1] is not statement:
             return False
         text, found = spans(self.module, [statement])
         stop = found[statement].outer_stop
@@ -184,11 +234,19 @@ class Source:
         found = self.scope_of(name).lookup(name.value)
         return [] if found is None else found[1]
 
-    def name_of(self, node: cst.CSTNode | None, _depth: int = 0) -> str:
+    def name_of(self, node: cst.CSTNode | None) -> str:
         """The dotted name that `node` was imported as; empty when there is no single answer.
 
         Names that nothing in the file binds (builtins) are returned as they are.
         """
+        known = self._names.get(id(node))
+        if known is None:
+            known = self._name_of(node, 0)
+            if node is not None and node in self.parents:  # else its id may be that of another
+                self._names[id(node)] = known
+        return known
+
+    def _name_of(self, node: cst.CSTNode | None, _depth: int) -> str:
         parts: list[str] = []
         while isinstance(node, cst.Attribute):
             parts.append(node.attr.value)
@@ -218,7 +276,7 @@ class Source:
             return max((b.dotted for b in imports), key=lambda d: d.startswith("torch"))
         one = bindings[0]
         if len(bindings) == 1 and one.kind is Kind.ASSIGNMENT and depth < 4:
-            return self.name_of(one.value, depth + 1)
+            return self._name_of(one.value, depth + 1)
         return ""
 
     def _always_runs(self, statement: cst.CSTNode) -> bool:

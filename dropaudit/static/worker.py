@@ -42,9 +42,9 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     try:
         from dropaudit.catalogue import rules
         from dropaudit.static.checker import attempt
-        from dropaudit.static.scanner import trigger_pattern
+        from dropaudit.static.prefilter import trigger_patterns
 
-        _reply(replies, {"triggers": trigger_pattern(rules())})
+        _reply(replies, {"triggers": trigger_patterns(rules())})
     except Exception as error:  # a rule that cannot be imported
         _reply(replies, {"error": f"{type(error).__name__}: {error}"})
         return

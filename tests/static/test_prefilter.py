@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from dropaudit.catalogue import Rule, rules
 from dropaudit.findings import Finding
 from dropaudit.static import scanner
+from dropaudit.static.prefilter import prefilter
 from dropaudit.static.record import Options
-from dropaudit.static.scanner import prefilter
 
 ROOT = Path(__file__).parents[2]
 CHECKED = [rule for rule in rules() if rule.source_checks]
