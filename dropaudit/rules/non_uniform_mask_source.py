@@ -44,7 +44,7 @@ rule = Rule(
     "DRP105",
     "non-uniform-mask-source",
     __doc__,
-    triggers=(r"randn\w*\(", r"normal_\(", r"dropout\(", r"class \w*[Dd]rop\w*\("),
+    triggers=(r"randn\w*\s*\(", r"normal_\s*\(", r"dropout\s*\(", r"class \w*[Dd]rop\w*\s*\("),
     examples=(
         Example(
             """

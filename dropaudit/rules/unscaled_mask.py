@@ -57,12 +57,12 @@ from dropaudit.static.source import Change, Report, Source
 # Each begins with plain letters: such patterns are searched for many times faster.
 DRAWS = (
     "bernoulli",
-    r"Bernoulli\(",
-    r"inomial\(",
-    r"rand\(",
-    r"rand_like\(",
-    r"uniform_?\(",
-    r"random(?:_sample)?\(",
+    r"Bernoulli\s*\(",
+    r"inomial\s*\(",
+    r"rand\s*\(",
+    r"rand_like\s*\(",
+    r"uniform_?\s*\(",
+    r"random(?:_sample)?\s*\(",
 )
 
 rule = Rule(

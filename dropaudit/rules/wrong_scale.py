@@ -55,7 +55,7 @@ rule = Rule(
     "DRP102",
     "wrong-scale",
     __doc__,
-    triggers=(*DRAWS, r"dropout\("),
+    triggers=(*DRAWS, r"dropout\s*\("),
     examples=(
         Example(
             """

@@ -66,6 +66,13 @@ def _scan(
         return [unchecked(path, why, error.raw_line, error.raw_column + 1)]
     except (UnicodeError, LookupError, SyntaxError) as error:
         return [unchecked(path, f"cannot be decoded: {' '.join(str(error).split())}")]
+    try:
+        return _judged(path, data, source, rules)
+    finally:
+        source.release()
+
+
+def _judged(path: str, data: bytes, source: Source, rules: Sequence[Rule]) -> list[Finding]:
     reports: list[tuple[Rule, Report]] = []
     failed: list[Finding] = []
     for rule in rules:

@@ -132,6 +132,10 @@ class Source:
                 else:
                     stack.append((child, inner))
 
+    def release(self) -> None:
+        """Give back the memory now: what knows this source is known by it, and so would wait."""
+        vars(self).clear()
+
     # -- where a node stands ---------------------------------------------------------------
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:

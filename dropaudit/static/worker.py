@@ -59,7 +59,7 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         record = attempt(path, data, unpacked_options(options))
         _reply(replies, packed(record))
         since += size
-        if since > 400_000:  # about 100 MB of trees
+        if since > 2_000_000:  # trees are given back at once; this is the little that is left
             gc.collect()
             since = 0
 
