@@ -11,7 +11,7 @@ import libcst as cst
 from dropaudit.static.facts import AttributeValue, ClassFacts, builds_dropout
 from dropaudit.static.names import Kind, dotted_text
 from dropaudit.static.source import Source, is_name, self_attribute
-from dropaudit.static.walk import descend
+from dropaudit.static.walk import descend, occurrences
 
 _DROPS_BY_NAME = re.compile(
     r"(Drop(out|Block|Path|Connect)|StochasticDepth)"
@@ -165,7 +165,7 @@ def _added(
 ) -> Iterator[cst.BaseExpression]:
     for method in facts.methods.values():
         here = local if method is assigned.method else ""
-        for node in descend(method.body):
+        for node in occurrences(method.body, cst.Call, cst.AugAssign, cst.Assign):
             match node:
                 case cst.Call(func=cst.Attribute(value=owner, attr=attr), args=[*_, last]):
                     if attr.value in _ADDS and _is_owner(owner, assigned.name, here):

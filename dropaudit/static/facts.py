@@ -10,7 +10,7 @@ from functools import cached_property
 import libcst as cst
 
 from dropaudit.static.source import Source, is_name, number, self_attribute
-from dropaudit.static.walk import descend
+from dropaudit.static.walk import descend, occurrences
 
 _PLAIN = "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout"
 DROPOUT_MODULES = frozenset(f"torch.nn.{name}" for name in _PLAIN.split())
@@ -198,7 +198,9 @@ class ClassFacts:
 
     def _assignments(self) -> Iterator[AttributeValue]:
         for method in self.methods.values():
-            for node in descend(method.body, stop=(cst.ClassDef,)):
+            for node in occurrences(
+                method.body, cst.Assign, cst.AnnAssign, cst.Call, stop=(cst.ClassDef,)
+            ):
                 match node:
                     case cst.Assign(targets=targets, value=value):
                         for target in targets:

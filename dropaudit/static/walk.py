@@ -20,6 +20,8 @@ _LAYOUT_FIELDS = """
     trailing_comma trailing_whitespace type_parameters
 """
 _LAYOUT = frozenset(_LAYOUT_FIELDS.split())
+# the types beside nodes and sequences of nodes: asking a node whether it is one is slow
+_NOT_A_NODE = frozenset([type(None), str, bool, int, cst.MaybeSentinel])
 _LEAVES = (cst.SimpleString, cst.Integer, cst.Float, cst.Ellipsis)
 
 
@@ -54,10 +56,11 @@ def children(node: cst.CSTNode) -> list[cst.CSTNode]:
     found: list[cst.CSTNode] = []
     for name in CODE_FIELDS[type(node)]:
         value = getattr(node, name)
-        if isinstance(value, cst.CSTNode):
+        kind = type(value)
+        if kind is tuple or kind is list:
+            found.extend(value)
+        elif kind not in _NOT_A_NODE:
             found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found.extend(v for v in value if isinstance(v, cst.CSTNode))
     return found
 
 
@@ -73,6 +76,13 @@ def descend(
     while stack:
         node = stack.pop()
         yield node
-        if stop and isinstance(node, stop) and id(node) not in roots:
+        if stop and type(node) in stop and id(node) not in roots:
             continue
         stack.extend(reversed(children(node)))
+
+
+def occurrences(
+    root: cst.CSTNode, *kinds: type[cst.CSTNode], stop: tuple[type[cst.CSTNode], ...] = ()
+) -> Iterator[cst.CSTNode]:
+    """The nodes of exactly these types at or below `root`, as `descend` meets them."""
+    return (node for node in descend(root, stop) if type(node) in kinds)
