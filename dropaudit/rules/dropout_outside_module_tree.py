@@ -205,6 +205,15 @@ rule = Rule(
                 def forward(self, x):
                     return self.hidden[0](x)
 
+            class Unpacked(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.one, self.other = [nn.Dropout(rate) for _ in range(2)]
+                    self.first, self.second = nn.Dropout(rate), [rate]
+
+                def forward(self, x):
+                    return self.first(self.one(self.other(x))) * self.second[0]
+
             class Settings:
                 def __init__(self, rate):
                     self.layers = [nn.Dropout(rate)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -255,11 +255,19 @@ def _pairs(
     if name:
         yield AttributeValue(name, value, method, node)
     elif isinstance(target, (cst.Tuple, cst.List)):
-        pair = isinstance(value, (cst.Tuple, cst.List))
-        whole = pair and len(value.elements) == len(target.elements)  # type: ignore[attr-defined]
-        for at, element in enumerate(target.elements):
-            one = value.elements[at].value if whole else value  # type: ignore[attr-defined]
+        values = _unpacked(value, len(target.elements))
+        for element, one in zip(target.elements, values, strict=True):
             yield from _pairs(element.value, one, method, node)
+
+
+def _unpacked(value: cst.BaseExpression, count: int) -> Sequence[cst.BaseExpression]:
+    """What each of `count` targets is given; `value` itself where it cannot be taken apart."""
+    match value:
+        case cst.Tuple(elements=elements) | cst.List(elements=elements) if len(elements) == count:
+            return [element.value for element in elements]
+        case cst.ListComp(elt=each) | cst.GeneratorExp(elt=each):
+            return [each] * count
+    return [value] * count
 
 
 def _set_by_call(call: cst.Call, method: cst.FunctionDef) -> Iterator[AttributeValue]:

@@ -22,7 +22,7 @@ DROPOUT_NAME = re.compile(
     re.IGNORECASE,
 )
 OTHER_PURPOSE = re.compile(
-    r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])cond|cfg|class(?![a-z])|guid|edge|node|graph|adj"
+    r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])(un)?cond|cfg|class(?![a-z])|guid|edge|node|graph|adj"
     r"|zone|modal|teacher|student|schedul|expert|rout|moe(?![a-z])|augment|(?<![a-z])augs?(?![a-z])"
     r"|nois|corrupt|mlm|(?<![a-z])mae|masked|masking|random_?mask|feature_?mask|cut_?(out|mix)|mix"
     r"|eras|perturb|attack|prun|spars|gumbel|concrete|quant|explor|epsilon|greedy|action|collat"
@@ -32,6 +32,10 @@ OTHER_PURPOSE = re.compile(
     r"|drop(out)?_feat|(?<![a-z])bert(?![a-z])|neighbo|modality|tower|sentence|span|caption|prompt|audio|wav",
     re.IGNORECASE,
 )
+_WORDS = re.compile(
+    r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])(un)?cond|edge|adj|_ids?$|wave|audio"
+)
+_AUGMENTATION = re.compile(r"(augment\w*|transforms?)([/\\][^/\\]*)?\.(py|ipynb)$", re.IGNORECASE)
 _OTHER_DOC = re.compile(
     r"classifier[- ]free|augment|masked (language|auto|image)|mask(ed)? tokens?|zoneout|\bprun"
     r"|contrastive|\bedges?\b|\bUNK\b|word dropout|\btokens?\b|self-supervised|corrupt"
@@ -63,6 +67,8 @@ class DropoutUse:
 
 def dropout_uses(source: Source) -> Iterator[DropoutUse]:
     """The products of masks and activations that are dropout, in source order."""
+    if _AUGMENTATION.search(source.path):
+        return
     for masks in source.masks.functions:
         for use in masks.uses:
             named = calls_itself_dropout(source, masks.function)
@@ -211,7 +217,9 @@ def _of_words(source: Source, use: Use) -> bool:
     names = [_before_call(statement) if len(statement) < 400 else ""]
     names.append(source.text(use.data) if use.data is not None else "")
     return any(
-        re.search(r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])cond|edge|adj|_ids?$", n)
+        re.search(
+            r"tok(en)?s?(?![a-z])|word|label|(?<![a-z])(un)?cond|edge|adj|_ids?$|wave|audio", n
+        )
         for n in names
     )
 
