@@ -60,10 +60,10 @@ class Override:
 
 def is_loop(override: Override) -> bool:
     """Whether a `train` cannot be called as `train(False)`, or trains when it is."""
-    if override.starred:
-        return False
     if len(override.required) > 1:
         return True
+    if override.starred:
+        return False
     if hands_on(override):
         return False
     if not override.parameters:
