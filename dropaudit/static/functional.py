@@ -139,8 +139,8 @@ def _held(source: Source, func: cst.BaseExpression, named: Naming) -> tuple[str,
                     return name, [origin]
             if maker == "getattr" and len(origin.args) > 1:
                 word = origin.args[1].value
-                if isinstance(word, cst.SimpleString) and word.value.strip("'\"") in KERNELS:
-                    return named(source, word), []
+                if isinstance(word, cst.SimpleString) and (name := named(source, word)):
+                    return name, []
     return "", []
 
 
@@ -151,7 +151,8 @@ def _dropout_name(source: Source, func: cst.CSTNode) -> str:
 
 def _kernel_name(source: Source, func: cst.CSTNode) -> str:
     if isinstance(func, cst.SimpleString):
-        return func.value.strip("'\"")
+        word = func.value.strip("'\"")
+        return word if word in KERNELS else ""
     name = source.name_of(func)
     last = name.rsplit(".", 1)[-1]
     if last not in KERNELS or "." not in name:

@@ -292,12 +292,12 @@ def _looks_like_dropout(source: Source, masks: Masks, use: Use) -> bool:
         return False
     if _DROP_RATE.search(use.keep_text):
         return True
+    if not _PLAIN_RATE.search(use.keep_text.strip("()")):
+        return False
+    if function.name.value == "forward" and source.modes.guards(use.node):
+        return True
     hidden = not (isinstance(use.data, cst.Name) and _is_untouched_parameter(source, use.data))
-    return (
-        bool(_PLAIN_RATE.search(use.keep_text.strip("()")))
-        and hidden
-        and has_layers(source, masks.function)
-    )
+    return hidden and has_layers(source, masks.function)
 
 
 def _is_untouched_parameter(source: Source, name: cst.Name) -> bool:
