@@ -54,7 +54,8 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.static.functions import functions
+from dropaudit.static.functions import functions, is_bare_product
+from dropaudit.static.maskevidence import verdict
 from dropaudit.static.source import Report, Source
 from dropaudit.static.walk import descend
 
@@ -77,6 +78,61 @@ rule = Rule(
                 @staticmethod
                 def backward(ctx, grad):  # DRP302
                     return grad, None
+            """,
+        ),
+        Example(
+            """
+            import torch
+
+            class Dropped(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    mask = torch.rand_like(x) > p
+                    ctx.save_for_backward(mask)
+                    return x * mask / (1 - p)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    (mask,) = ctx.saved_tensors
+                    return grad * mask, None  # DRP302
+
+            class Scaled(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    mask = torch.rand_like(x) > p
+                    ctx.save_for_backward(mask)
+                    ctx.p = p
+                    return x * mask / (1 - p)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    (mask,) = ctx.saved_tensors
+                    return grad * mask / (1 - ctx.p), None
+
+            class Saved(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    mask = (torch.rand_like(x) > p).to(x.dtype) / (1 - p)
+                    ctx.save_for_backward(mask)
+                    return x * mask
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad * ctx.saved_tensors[0], None
+
+            class Local(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    mask = torch.rand_like(x) > p
+                    ctx.mask = mask
+                    ctx.scale = 1 / (1 - p)
+                    return x * mask * ctx.scale
+
+                @staticmethod
+                def backward(ctx, grad):
+                    dx = grad * ctx.mask
+                    dx = dx * ctx.scale
+                    return dx, None
             """,
         ),
         Example(
@@ -137,6 +193,27 @@ def gradient_passes_unmasked(node: cst.ClassDef, source: Source) -> Iterator[Rep
             function.backward,
             f"backward of `{function.facts.name}` passes the gradient on although forward "
             f"multiplies by a random mask: dropped units are trained all the same",
+        )
+
+
+@rule.in_source(cst.ClassDef)
+def gradient_stays_unscaled(node: cst.ClassDef, source: Source) -> Iterator[Report]:
+    """Forward masks and scales; backward is the gradient times the bare mask that was saved."""
+    function = functions(source, node)
+    if function is None:
+        return
+    assert function.forward is not None and function.backward is not None
+    uses = source.masks.read(function.forward).uses
+    if not uses or any(use.spared or verdict(use.coins) != "right" for use in uses):
+        return
+    returned = [n for n in descend(function.backward.body) if isinstance(n, cst.Return)]
+    if len(returned) != 1 or len(function.bare_masks()) != 1:
+        return
+    if is_bare_product(function, returned[0].value):
+        yield Report(
+            returned[0],
+            f"backward of `{function.facts.name}` multiplies by the mask and leaves out the scale "
+            "of forward: gradients are too small by the keep probability",
         )
 
 

@@ -76,6 +76,10 @@ rule = Rule(
                 net = Net()
                 net.training = False  # DRP207
                 return net(batch)
+
+            def evaluate(model, loader):
+                model.training = False  # DRP207
+                return [model(x) for x in loader]
             """,
             fixed="""
             import torch
@@ -95,6 +99,10 @@ rule = Rule(
                 net = Net()
                 net.eval()
                 return net(batch)
+
+            def evaluate(model, loader):
+                model.eval()
+                return [model(x) for x in loader]
             """,
         ),
         Example(
@@ -169,6 +177,7 @@ _SWITCH = re.compile(
     r"^_*(train|eval|__init__|__new__|\w*(set|switch|change|toggle)\w*|\w*(mode|freeze|export|setstate)"
     r"\w*|convert\w*|from_\w+|fuse\w*|(pre_?|_)?init\w*)$"
 )
+_MODEL = re.compile(r"(\w+_)?(model|net|network|encoder|decoder|generator|discriminator)$")
 _EXPORT = re.compile(r"export|onnx|trace|tracing|deploy|jit|script", re.IGNORECASE)
 
 
@@ -208,7 +217,11 @@ def _is_module(source: Source, holder: cst.Name) -> bool:
         facts = source.class_of(holder)
         return facts is not None and facts.is_surely_module
     bindings = source.bindings(holder)
-    if not bindings or any(b.kind is not Kind.ASSIGNMENT for b in bindings):
+    if not bindings:
+        return False
+    if _MODEL.match(holder.value) and all(b.kind is Kind.PARAMETER for b in bindings):
+        return True
+    if any(b.kind is not Kind.ASSIGNMENT for b in bindings):
         return False
     return any(_builds(source, b.value) for b in bindings)
 

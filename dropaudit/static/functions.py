@@ -69,6 +69,57 @@ class FunctionFacts:
             names.add(params.star_arg.name.value)
         return names
 
+    def bare_masks(self) -> list[str]:
+        """What forward saves of its masks, by name, where no scale is in them."""
+        assert self.forward is not None
+        saved = self._saved()
+        found = []
+        for draw in self.masks(self.forward):
+            statement = self._source.statement_of(draw)
+            if not isinstance(statement, cst.Assign) or len(statement.targets) != 1:
+                return []
+            target = statement.targets[0].target
+            if not isinstance(target, cst.Name) or len(self._source.bindings(target)) != 1:
+                return []
+            if target.value in saved and not _may_scale(statement.value, target, self.forward):
+                found.append(target.value)
+        return found if len(saved) == 1 else []
+
+    def is_saved_mask(self, node: cst.BaseExpression) -> bool:
+        """Whether `node`, in backward, is the one tensor that forward saved."""
+        while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+            if node.func.attr.value not in ("to", "type_as", "float", "type"):
+                return False
+            node = node.func.value
+        if isinstance(node, cst.Name):
+            bindings = self._source.bindings(node)
+            binding = bindings[0].node if len(bindings) == 1 else None
+            return isinstance(binding, cst.Assign) and "saved_tensors" in self._source.text(binding)
+        text = self._source.text(node)
+        return text.endswith("saved_tensors[0]") or text in {f"ctx.{n}" for n in self.bare_masks()}
+
+    def only_value(self, name: cst.Name) -> cst.BaseExpression | None:
+        """What `name` is assigned, where it is bound once."""
+        bindings = self._source.bindings(name)
+        return bindings[0].value if len(bindings) == 1 else None
+
+    def _saved(self) -> set[str]:
+        """The names of what forward hands to `save_for_backward` or puts on the context."""
+        assert self.forward is not None
+        found = set()
+        for node in descend(self.forward.body):
+            match node:
+                case cst.Call(
+                    func=cst.Attribute(attr=cst.Name(value="save_for_backward")), args=args
+                ):
+                    found |= {self._source.text(a.value) for a in args}
+                case cst.Assign(
+                    targets=[cst.AssignTarget(target=cst.Attribute(value=cst.Name(value="ctx")))],
+                    value=cst.Name(value=name),
+                ) if name == "mask":
+                    found.add(name)
+        return found
+
     def context_reads(self) -> Iterator[str]:
         """The attributes of the context that backward reads."""
         assert self.backward is not None
@@ -111,6 +162,26 @@ class FunctionFacts:
         return False
 
 
+def is_bare_product(function: FunctionFacts, value: cst.BaseExpression | None) -> bool:
+    """Whether the first gradient returned is one that came in times something saved, no more."""
+    if isinstance(value, cst.Tuple) and value.elements:
+        value = value.elements[0].value
+    if isinstance(value, cst.Name):
+        value = function.only_value(value)
+    match value:
+        case cst.BinaryOperation(left=left, right=right, operator=cst.Multiply()):
+            sides = [left, right]
+        case cst.Call(
+            func=cst.Attribute(value=left, attr=cst.Name(value="mul")), args=[cst.Arg(value=right)]
+        ):
+            sides = [left, right]
+        case _:
+            return False
+    gradients = function.gradient_names()
+    rest = [s for s in sides if not (isinstance(s, cst.Name) and s.value in gradients)]
+    return len(rest) == 1 and function.is_saved_mask(rest[0])
+
+
 def functions(source: Source, node: cst.ClassDef) -> FunctionFacts | None:
     """The facts of `node` where it is a complete autograd Function."""
     facts = source.facts(node)
@@ -118,3 +189,23 @@ def functions(source: Source, node: cst.ClassDef) -> FunctionFacts | None:
         return None
     found = FunctionFacts(facts, source)
     return found if found.complete else None
+
+
+def _may_scale(value: cst.CSTNode, target: cst.Name, function: cst.FunctionDef) -> bool:
+    """Whether a mask is divided or multiplied where it is made, or in place later."""
+    scaling = (cst.Divide, cst.Multiply, cst.DivideAssign, cst.MultiplyAssign)
+    for node in descend(value):
+        operator = getattr(node, "operator", None)
+        if isinstance(operator, scaling) or _in_place(node) in ("div", "div_", "mul", "mul_"):
+            return True
+    return any(
+        _in_place(node) in ("div_", "mul_") and is_name(node.func.value, target.value)  # type: ignore[attr-defined]
+        for node in descend(function.body)
+    )
+
+
+def _in_place(node: cst.CSTNode) -> str:
+    match node:
+        case cst.Call(func=cst.Attribute(attr=cst.Name(value=name))):
+            return name
+    return ""

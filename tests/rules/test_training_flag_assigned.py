@@ -50,7 +50,7 @@ def test_a_literal_written_on_a_module_of_the_file_is_reported(code: str) -> Non
     [
         "net.training = False",
         "net = load()\nnet.training = False",
-        "def f(net):\n    net.training = False",
+        "def f(task):\n    task.training = False",
         "net = Net()\nnet.training = flag",
         "net = Net()\nnet.eval()\nnet.training = False",
         "net = Net()\nfor m in net.modules():\n    m.training = False\nnet.training = False",
