@@ -96,6 +96,8 @@ def _known_drop(
     source: Source, call: cst.Call, named: Naming, table: dict[str, tuple[str, ...]]
 ) -> Drop | None:
     """`_drop`, asked once for each call of the file: several rules ask."""
+    if call not in source.parents:
+        return _drop(source, call, named, table)
     key = (named, id(call))
     if key not in source.memo:
         source.memo[key] = _drop(source, call, named, table)

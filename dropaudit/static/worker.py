@@ -17,7 +17,7 @@ from typing import BinaryIO
 from dropaudit.static.wire import packed, unpacked_options
 
 _STACK = 512 * 1024 * 1024  # the parser and the code generator recurse
-_MEMORY = 3 * 1024**3 // 2  # the stack included
+_MEMORY = 2 * 1024**3  # the stack and what is left over from other files included
 _MEMORY_PER_BYTE = 500  # what the tree of an ordinary file takes, twice
 
 
@@ -51,15 +51,16 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     sys.setrecursionlimit(1_000_000)
     gc.disable()  # parsing makes many objects and no garbage: a fifth faster
     gc.freeze()
-    since = 0
+    since = largest = 0
     while line := requests.readline():
         path, options, size = json.loads(line)
         data = requests.read(size)
-        _bound_memory(size)
+        largest = max(largest, size)  # what a large file took is not all given back
+        _bound_memory(largest)
         record = attempt(path, data, unpacked_options(options))
         _reply(replies, packed(record))
         since += size
-        if since > 2_000_000:  # trees are given back at once; this is the little that is left
+        if since > 1_000_000:  # trees are given back at once; this is the little that is left
             gc.collect()
             since = 0
 
@@ -70,7 +71,7 @@ def _reply(replies: BinaryIO, value: object) -> None:
 
 
 def _bound_memory(size: int = 0) -> None:
-    """Let the memory that this process may take fit a file of `size` bytes, where that is known."""
+    """Let the memory that this process may take fit files of up to `size` bytes."""
     try:
         import resource
 
