@@ -250,14 +250,20 @@ def _reads_every_child(source: Source, family: set[cst.ClassDef]) -> bool:
         for node in source.attributes_by_name.get(name, []):
             if is_name(node.value, "self") and source.enclosing(node, cst.ClassDef) in family:
                 return True
-    for node in source.nodes[cst.Name]:
-        parent = source.parents.get(node)
-        if node.value != "self" or not isinstance(parent, cst.Arg):
-            continue
-        call = source.parents[parent]
-        if source.enclosing(node, cst.ClassDef) in family and not _only_inits(source, call):
-            return True
-    return False
+    return any(
+        source.enclosing(call, cst.ClassDef) in family and not _only_inits(source, call)
+        for call in _given_self(source)
+    )
+
+
+def _given_self(source: Source) -> list[cst.CSTNode]:
+    """The calls of the file that are handed `self`; asked by many classes, looked up once."""
+    if _given_self not in source.memo:
+        source.memo[_given_self] = [
+            source.parents[arg] for arg in source.nodes[cst.Arg] if is_name(arg.value, "self")
+        ]
+    found: list[cst.CSTNode] = source.memo[_given_self]
+    return found
 
 
 def _only_inits(source: Source, call: cst.CSTNode) -> bool:
