@@ -13,15 +13,17 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropaudit.findings import Severity
+from dropaudit.findings import Location, Severity
 
 if TYPE_CHECKING:
     import libcst as cst
 
+    from dropaudit.runtime.trace import Trace
     from dropaudit.static.source import Report, Source
 
     N = TypeVar("N", bound=cst.CSTNode)
     SourceCheck = Callable[[N, Source], Iterator[Report]]
+    TraceCheck = Callable[[Trace], Iterator["Observation"]]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Observation:
+    """What a check over a trace reports: where, in one sentence what, and the figures behind it.
+
+    `figures` are numbers by name. `severity` is the rule's own unless a check knows better.
+    """
+
+    where: Location
+    message: str
+    figures: tuple[tuple[str, float], ...] = ()
+    severity: Severity | None = None
+
+
+@dataclass(frozen=True)
 class Rule:
     """One defect: its code, its name, the page that explains it, the programs that show it.
 
@@ -63,6 +78,7 @@ class Rule:
     source_checks: list[tuple[type[cst.CSTNode], SourceCheck[Any]]] = field(
         default_factory=list, repr=False, compare=False
     )
+    trace_checks: list[TraceCheck] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def summary(self) -> str:
@@ -83,6 +99,11 @@ class Rule:
             return check
 
         return register
+
+    def in_trace(self, check: TraceCheck) -> TraceCheck:
+        """Register a pure generator over the numbers that an audit measured."""
+        self.trace_checks.append(check)
+        return check
 
 
 @cache

@@ -19,11 +19,14 @@ class Location:
     """A range in a file as editors count it: lines and columns from one, the end exclusive.
 
     `cell` is the number of a notebook's code cell, from one; lines then count within the cell.
+    `module` is the path, in a live model, of the module that is meant: an audit knows it.
 
     >>> print(Location("net.py", 3, 9, 3, 20))
     net.py:3:9
     >>> print(Location("nb.ipynb", 2, 8, 2, 9, cell=2))
     nb.ipynb:cell 2:2:8
+    >>> print(Location("net.py", 3, 9, 3, 20, module="encoder.dropout"))
+    encoder.dropout at net.py:3
     """
 
     path: str
@@ -32,8 +35,11 @@ class Location:
     end_line: int
     end_column: int
     cell: int | None = None
+    module: str | None = None
 
     def __str__(self) -> str:
+        if self.module is not None:
+            return f"{self.module} at {self.path}:{self.line}"
         cell = "" if self.cell is None else f"cell {self.cell}:"
         return f"{self.path}:{cell}{self.line}:{self.column}"
 
@@ -72,6 +78,8 @@ class Finding:
     message: str
     help: str = ""
     fix: Fix | None = None
+    figures: tuple[tuple[str, float], ...] = ()
+    """What was measured, by name: nothing in a scan, the statistic and its bound in an audit."""
 
     def __str__(self) -> str:
         return f"{self.where}: {self.code} {self.message}"
