@@ -1,0 +1,333 @@
+"""The numbers behind the checks, computed where the tensors live: rows of samples in, sums out.
+
+A row holds what was sampled of one call. All rows of a step are measured together, so that a step
+costs a few dozen kernels, not a few dozen a site. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from dropaudit.runtime.trace import Backward, Forward
+
+FORWARD = (
+    *("elements", "draws", "drops", "mixed", "units"),
+    *("kept_in", "kept_out", "kept", "ratio", "ratio_squares"),
+    *("total_in", "total_out", "in_squares", "products", "out_squares", "changed"),
+)
+"""What `forward_sums` returns for a row, in order."""
+
+BACKWARD = (
+    *("elements", "broken", "revived", "lost", "dropped"),
+    *("worst", "gradient_in", "gradient_out"),
+)
+"""What `backward_sums` returns for a row, in order."""
+
+
+def wide(rows: Tensor) -> Tensor:
+    """`rows` in the precision that is measured in: float64, float32 where the device has none."""
+    return rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative difference of `x * dx` and `y * dy` that rounding explains, in units of their sum.
+
+    Each side is one multiplication by the scale, rounded to `dtype`: half a unit in the last place
+    each. Four units leave room for scales that were computed in another order.
+
+    >>> tolerance(torch.float32) < 1e-6
+    True
+    """
+    return 4 * torch.finfo(dtype).eps
+
+
+def forward_sums(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
+    """Sums over each row of samples of one call, every element being its own draw.
+
+    Args:
+        x, y: input and output, shape (calls, elements), any floating dtype. Padding is zero.
+        slack: below which `|y|` counts as zero; shape (calls, 1) or a number.
+
+    Returns:
+        Shape (calls, len(FORWARD)), in the order of `FORWARD`.
+
+    >>> x = torch.tensor([[1.0, 2.0, 0.0, 4.0]])
+    >>> y = torch.tensor([[2.0, 0.0, 0.0, 8.0]])
+    >>> dict(zip(FORWARD, forward_sums(x, y)[0].tolist()))["drops"]
+    1.0
+    """
+    x, y = wide(x), wide(y)
+    informative = x.isfinite() & y.isfinite() & (x != 0)
+    x, y = _only(x, informative), _only(y, informative)
+    kept = informative & (y.abs() > slack)
+    size, out = x.abs(), y * x.sgn()
+    draws, elements = informative.sum(1), informative.sum(1)
+    drops = draws - kept.sum(1)
+    nothing = torch.zeros_like(drops)
+    return torch.stack(
+        [
+            *(elements, draws, drops, nothing, nothing),
+            *_kept_sums(size, out, kept),
+            *_moments(size, out),
+            ((x != y) & informative).sum(1),
+        ],
+        dim=1,
+    ).to(x.dtype)
+
+
+def unit_sums(
+    x: Tensor, y: Tensor, unit: Tensor, count: int, slack: Tensor | float = 0.0
+) -> Tensor:
+    """As `forward_sums` for rows in which elements share draws.
+
+    Args:
+        x, y: shape (calls, elements).
+        unit: which draw each element belongs to, from 0 to `count - 1`; shape (elements,).
+        count: how many draws a row holds.
+
+    Returns:
+        Shape (calls, len(FORWARD)). A unit in which some elements are kept and others dropped
+        counts as kept, and as `mixed`.
+    """
+    x, y = wide(x), wide(y)
+    informative = x.isfinite() & y.isfinite() & (x != 0)
+    x, y = _only(x, informative), _only(y, informative)
+    kept = informative & (y.abs() > slack)
+    size, out = x.abs(), y * x.sgn()
+    seen = _gather(informative.to(x.dtype), unit, count)
+    left = _gather(kept.to(x.dtype), unit, count)
+    return torch.stack(
+        [
+            informative.sum(1),
+            (seen > 0).sum(1),
+            ((seen > 0) & (left == 0)).sum(1),
+            ((left > 0) & (left < seen)).sum(1),
+            (seen > 1).sum(1),
+            *_kept_sums(size, out, kept),
+            *_moments(_gather(size, unit, count), _gather(out, unit, count)),
+            ((x != y) & informative).sum(1),
+        ],
+        dim=1,
+    ).to(x.dtype)
+
+
+def verdicts(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
+    """The mask as far as it shows: 1 kept, -1 dropped, 0 hidden by a zero; shape as `x`, int8."""
+    informative = x.isfinite() & y.isfinite() & (x != 0)
+    kept = y.abs() > slack
+    return torch.where(informative, torch.where(kept, 1, -1), 0).to(torch.int8)
+
+
+def backward_sums(
+    x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, bound: Tensor | float, tiny: Tensor | float
+) -> Tensor:
+    """How far `x * dx == y * dy` holds in each row.
+
+    A site that is linear in its input for fixed random numbers, elementwise, obeys it: with
+    `y = s m x` the chain rule gives `dx = s m dy`, whatever the mask and the scale are.
+
+    Args:
+        x, y, dx, dy: input, output, outgoing and incoming gradient; shape (calls, elements).
+        bound: relative difference to allow, as `tolerance` gives it; shape (calls, 1) or a number.
+        tiny: absolute rounding of one number, the smallest subnormal of the dtype.
+
+    Returns:
+        Shape (calls, len(BACKWARD)), in the order of `BACKWARD`.
+
+    >>> x, dy = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]])
+    >>> y, dx = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+    >>> sums = backward_sums(x, y, dx, dy, 1e-6, 0.0)
+    >>> dict(zip(BACKWARD, sums[0].tolist()))["revived"]
+    1.0
+    """
+    x, y, dx, dy = wide(x), wide(y), wide(dx), wide(dy)
+    informative = (x * dx * y * dy).isfinite() & (x != 0) & (dy != 0)
+    x, y, dx, dy = (_only(side, informative) for side in (x, y, dx, dy))
+    left, right = x * dx, y * dy
+    apart, total = (left - right).abs(), left.abs() + right.abs()
+    broken = apart > bound * total + 2 * tiny * (x.abs() + dy.abs())
+    dropped, stopped = informative & (y == 0), informative & (dx == 0)
+    both = (informative & ~dropped & ~stopped).to(x.dtype)
+    return torch.stack(
+        [
+            informative.sum(1),
+            broken.sum(1),
+            (broken & dropped & ~stopped).sum(1),
+            (broken & ~dropped & stopped).sum(1),
+            dropped.sum(1),
+            torch.where(broken, apart / total, 0).amax(1),
+            (dy.abs() * both).sum(1),
+            (dx * dy.sgn() * both).sum(1),
+        ],
+        dim=1,
+    ).to(x.dtype)
+
+
+def product_gap(left: Tensor, right: Tensor) -> Tensor:
+    """Normalized difference of inner products, `|a - b| / norm`, from their summed terms.
+
+    Args:
+        left, right: terms of the two products, shape (products, terms); the products are the sums.
+
+    Returns:
+        Shape (products,): `|sum(left) - sum(right)|` over the root of the mean of the two sums of
+        squares: what a random sign of each term would give.
+    """
+    left, right = wide(left), wide(right)
+    norm = ((left.square().sum(1) + right.square().sum(1)) / 2).sqrt()
+    gap = (left.sum(1) - right.sum(1)).abs()
+    return torch.where(norm > 0, gap / norm, gap)
+
+
+@dataclass
+class ForwardTotal:
+    """The forward sums of many calls, on the host."""
+
+    sums: dict[str, float] | None = None
+    low: float | None = None
+    high: float | None = None
+    spread_squares: float = 0.0
+    spread_kept: float = 0.0
+
+    def add(self, row: list[float]) -> bool:
+        """Add a row of `forward_sums`; whether the call changed anything."""
+        now = dict(zip(FORWARD, row, strict=True))
+        if self.sums is None:
+            self.sums = dict.fromkeys(FORWARD, 0.0)
+        for name, value in now.items():
+            self.sums[name] += value
+        if now["kept_in"] > 0:
+            scale = now["kept_out"] / now["kept_in"]
+            self.low = scale if self.low is None else min(self.low, scale)
+            self.high = scale if self.high is None else max(self.high, scale)
+            center = now["ratio"] / now["kept"]
+            apart = now["ratio_squares"] - now["kept"] * center * center
+            self.spread_squares += max(apart, 0.0)
+            self.spread_kept += now["kept"]
+        return now["changed"] > 0
+
+    def record(self, forward: Forward) -> Forward:
+        """`forward` with the figures filled in."""
+        if self.sums is None:
+            return forward
+        s = self.sums
+        scale = s["kept_out"] / s["kept_in"] if s["kept_in"] else None
+        spread = None
+        if scale and self.spread_kept:
+            spread = sqrt(self.spread_squares / self.spread_kept) / abs(scale)
+        mean = error = None
+        if s["total_in"]:
+            mean = s["total_out"] / s["total_in"]
+            rest = s["out_squares"] - 2 * mean * s["products"] + mean * mean * s["in_squares"]
+            error = sqrt(max(rest, 0.0)) / s["total_in"]
+        return replace(
+            forward,
+            elements=int(s["elements"]),
+            draws=int(s["draws"]),
+            drops=int(s["drops"]),
+            mixed=int(s["mixed"]),
+            units=int(s["units"]),
+            scale=scale,
+            scale_low=self.low,
+            scale_high=self.high,
+            spread=spread,
+            mean=mean,
+            mean_error=error,
+        )
+
+
+@dataclass
+class BackwardTotal:
+    """The backward sums of many backward passes, on the host."""
+
+    calls: int = 0
+    faulty: int = 0
+    first_fault: int | None = None
+    sums: dict[str, float] | None = None
+    worst: float = 0.0
+    products: int = 0
+    broken_products: int = 0
+    worst_product: float = 0.0
+    recomputed: bool = False
+
+    def add(self, row: list[float], step: int, *, recomputed: bool = False) -> None:
+        """Add a row of `backward_sums`, measured in `step`."""
+        now = dict(zip(BACKWARD, row, strict=True))
+        if self.sums is None:
+            self.sums = dict.fromkeys(BACKWARD, 0.0)
+        for name, value in now.items():
+            self.sums[name] += value
+        self.worst = max(self.worst, now["worst"])
+        self._count(now["broken"] > 0, step, recomputed)
+
+    def add_products(
+        self, gaps: list[float], bound: float, step: int, *, recomputed: bool = False
+    ) -> None:
+        """Add the normalized gaps of one call's inner products."""
+        broken = sum(gap > bound for gap in gaps)
+        self.products += len(gaps)
+        self.broken_products += broken
+        self.worst_product = max([self.worst_product, *gaps])
+        self._count(broken > 0, step, recomputed)
+
+    def _count(self, faulty: bool, step: int, recomputed: bool) -> None:
+        self.calls += 1
+        if faulty:
+            self.faulty += 1
+            self.recomputed |= recomputed
+            if self.first_fault is None:
+                self.first_fault = step
+
+    def record(self) -> Backward:
+        """The totals, as they are judged."""
+        s = self.sums or dict.fromkeys(BACKWARD, 0.0)
+        return Backward(
+            calls=self.calls,
+            faulty=self.faulty,
+            first_fault=self.first_fault,
+            elements=int(s["elements"]),
+            broken=int(s["broken"]),
+            revived=int(s["revived"]),
+            lost=int(s["lost"]),
+            dropped=int(s["dropped"]),
+            scale=s["gradient_out"] / s["gradient_in"] if s["gradient_in"] else None,
+            worst=self.worst,
+            products=self.products,
+            broken_products=self.broken_products,
+            worst_product=self.worst_product,
+            recomputed=self.recomputed,
+        )
+
+
+def _only(values: Tensor, informative: Tensor) -> Tensor:
+    return torch.where(informative, values, 0)
+
+
+def _gather(values: Tensor, unit: Tensor, count: int) -> Tensor:
+    return values.new_zeros(values.shape[0], count).index_add_(1, unit, values)
+
+
+def _kept_sums(size: Tensor, out: Tensor, kept: Tensor) -> list[Tensor]:
+    ratio = torch.where(kept, out / size, 0)
+    weight = kept.to(size.dtype)
+    return [
+        (size * weight).sum(1),
+        (out * weight).sum(1),
+        weight.sum(1),
+        ratio.sum(1),
+        ratio.square().sum(1),
+    ]
+
+
+def _moments(size: Tensor, out: Tensor) -> list[Tensor]:
+    return [
+        size.sum(1),
+        out.sum(1),
+        size.square().sum(1),
+        (size * out).sum(1),
+        out.square().sum(1),
+    ]
