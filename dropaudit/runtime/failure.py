@@ -1,0 +1,70 @@
+"""How an audit speaks up: an exception, a warning, or nothing but its report."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from dropaudit.findings import Finding
+from dropaudit.runtime.report import Report
+
+OnFinding = Literal["raise", "warn", "collect"]
+FailOn = Literal["error", "warning"]
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+class DropoutAuditError(AssertionError):
+    """An audit found dropout that does not do what it should; the text names every finding.
+
+    >>> from dropaudit.runtime.trace import Trace
+    >>> error = DropoutAuditError(Report(Trace()))
+    >>> error.findings
+    ()
+    """
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report.complaint())
+        self.report = report
+        """Everything that was measured, and all findings, also those that raise nothing."""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings of the report."""
+        return self.report.findings
+
+    def __reduce__(self) -> tuple[type[DropoutAuditError], tuple[Report]]:
+        return type(self), (self.report,)
+
+
+class DropoutAuditWarning(UserWarning):
+    """What `on_finding="warn"` warns with: the text names every finding."""
+
+
+def settle(report: Report, on_finding: OnFinding = "raise", fail_on: FailOn = "error") -> None:
+    """Raise `DropoutAuditError`, warn once, or do nothing, as was asked for.
+
+    "raise" looks at findings of severity `fail_on` and above; if there is one, all are in the
+    exception. "warn" speaks of warnings too: a warning stops nobody.
+
+    >>> from dropaudit.runtime.trace import Trace
+    >>> settle(Report(Trace()))
+    """
+    __tracebackhide__ = True
+    if on_finding == "raise" and report.failing(fail_on):
+        raise DropoutAuditError(report)
+    if on_finding == "warn" and report.failing("warning"):
+        warnings.warn(DropoutAuditWarning(report.complaint()), stacklevel=_outside())
+
+
+# Where users import them from; a traceback and a warning filter name them so.
+DropoutAuditError.__module__ = DropoutAuditWarning.__module__ = "dropaudit"
+
+
+def _outside() -> int:
+    """The `stacklevel` of the first caller that is not dropaudit itself."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    return level
