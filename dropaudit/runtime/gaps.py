@@ -86,7 +86,7 @@ class ModeComparison:
         """A table of at most 100 columns, the findings below it."""
         head = (
             f"{self.model}: E[train] against eval, {self.samples} passes; gaps relative to eval\n"
-            f"{'layer':<32} {'class':<18} {'gap':>9} {'interval':>21} {'variance':>8}  note"
+            f"{'layer':<28} {'class':<16} {'gap':>9} {'interval':>21} {'variance':>8}  note"
         )
         rows = [_row(layer) for layer in self.layers]
         foot = [f"intervals hold together at 1 - {self.alpha:g}; {_legend(self.layers)}"]
@@ -125,8 +125,8 @@ def _row(layer: LayerGap) -> str:
     )
     if layer.own_gap is not None:
         marks += f" {layer.own_gap:+.3f}"
-    name, kind = _short(layer.name or "(model)", 32), _short(layer.class_name, 18)
-    return f"{name:<32} {kind:<18} {gap:>9} {span:>21} {ratio:>8}  {marks}".rstrip()
+    name, kind = _short(layer.name or "(model)", 28), _short(layer.class_name, 16)
+    return f"{name:<28} {kind:<16} {gap:>9} {span:>21} {ratio:>8}  {marks}".rstrip()
 
 
 def _short(text: str, width: int) -> str:
