@@ -1,4 +1,4 @@
-"""The command line: `dropaudit scan`, `dropaudit rule`. Heavy imports wait for their turn."""
+"""The command line, one module a command. Heavy imports wait for their turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import click
 
 from dropaudit import __version__
 from dropaudit.commands.failure import Failure
+from dropaudit.commands.judge import judge
 from dropaudit.commands.rule import rule
+from dropaudit.commands.run import run
 from dropaudit.commands.scan import scan
 
 
@@ -36,8 +38,10 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", message="dropaudit %(version)s")
 def main() -> None:
-    """Find dropout misuse in PyTorch code."""
+    """Find dropout misuse in PyTorch code and in live models."""
 
 
 main.add_command(scan)
 main.add_command(rule)
+main.add_command(run)
+main.add_command(judge)

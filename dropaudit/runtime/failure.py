@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from dropaudit.findings import Finding
 from dropaudit.runtime.report import Report
@@ -40,6 +40,19 @@ class DropoutAuditError(AssertionError):
 
 class DropoutAuditWarning(UserWarning):
     """What `on_finding="warn"` warns with: the text names every finding."""
+
+
+def check(on_finding: object, fail_on: object) -> None:
+    """Refuse, with a `ValueError` of one sentence, what `settle` does not understand.
+
+    >>> check("rise", "error")
+    Traceback (most recent call last):
+    ValueError: on_finding must be "raise", "warn" or "collect", and is 'rise'
+    """
+    if on_finding not in get_args(OnFinding):
+        raise ValueError(f'on_finding must be "raise", "warn" or "collect", and is {on_finding!r}')
+    if fail_on not in get_args(FailOn):
+        raise ValueError(f'fail_on must be "error" or "warning", and is {fail_on!r}')
 
 
 def settle(report: Report, on_finding: OnFinding = "raise", fail_on: FailOn = "error") -> None:

@@ -1,0 +1,3 @@
+"""What tests may use of pytest's own plugins; pytest reads this only at the root."""
+
+pytest_plugins = ["pytester"]
