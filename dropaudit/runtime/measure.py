@@ -122,8 +122,40 @@ def verdicts(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     return torch.where(informative, torch.where(kept, 1, -1), 0).to(torch.int8)
 
 
+def unit_verdicts(verdict: Tensor, unit: Tensor, count: int) -> Tensor:
+    """`verdicts` by draw: kept if any of its elements is; shape (calls, count), int8."""
+    kept = _gather((verdict > 0).to(torch.int32), unit, count)
+    seen = _gather((verdict != 0).to(torch.int32), unit, count)
+    return torch.where(seen != 0, torch.where(kept != 0, 1, -1), 0).to(torch.int8)
+
+
+def varying(x: Tensor, y: Tensor) -> Tensor:
+    """Along which dimensions the decisions of one call differ.
+
+    Args:
+        x, y: input and output of the call, whole, of one shape.
+
+    Returns:
+        Shape (dimensions,), bool: True where some line along the dimension holds elements that
+        were kept and elements that were dropped.
+
+    >>> x = torch.ones(2, 3)
+    >>> varying(x, torch.tensor([[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]])).tolist()
+    [True, False]
+    """
+    informative = x.isfinite() & y.isfinite() & (x != 0)
+    kept, dropped = informative & (y != 0), informative & (y == 0)
+    return torch.stack([(kept.any(dim) & dropped.any(dim)).any() for dim in range(x.dim())])
+
+
 def backward_sums(
-    x: Tensor, y: Tensor, dx: Tensor, dy: Tensor, bound: Tensor | float, tiny: Tensor | float
+    x: Tensor,
+    y: Tensor,
+    dx: Tensor,
+    dy: Tensor,
+    bound: float,
+    tiny: float,
+    slack: Tensor | float = 0.0,
 ) -> Tensor:
     """How far `x * dx == y * dy` holds in each row.
 
@@ -132,8 +164,9 @@ def backward_sums(
 
     Args:
         x, y, dx, dy: input, output, outgoing and incoming gradient; shape (calls, elements).
-        bound: relative difference to allow, as `tolerance` gives it; shape (calls, 1) or a number.
+        bound: relative difference to allow, as `tolerance` gives it.
         tiny: absolute rounding of one number, the smallest subnormal of the dtype.
+        slack: absolute error of `y`; shape (calls, 1) or a number.
 
     Returns:
         Shape (calls, len(BACKWARD)), in the order of `BACKWARD`.
@@ -149,7 +182,8 @@ def backward_sums(
     x, y, dx, dy = (_only(side, informative) for side in (x, y, dx, dy))
     left, right = x * dx, y * dy
     apart, total = (left - right).abs(), left.abs() + right.abs()
-    broken = apart > bound * total + 2 * tiny * (x.abs() + dy.abs())
+    allowed = bound * total + 2 * tiny * (x.abs() + dy.abs()) + slack * dy.abs()
+    broken = apart > allowed
     dropped, stopped = informative & (y == 0), informative & (dx == 0)
     both = (informative & ~dropped & ~stopped).to(x.dtype)
     return torch.stack(

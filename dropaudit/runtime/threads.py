@@ -1,0 +1,85 @@
+"""What one thread of the audited program is doing: which modules it is in, and in which site."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from dropaudit.runtime.handmade import Handmade
+
+if TYPE_CHECKING:
+    from dropaudit.runtime.recorder import Recorder
+
+
+@dataclass(eq=False)
+class Heard:
+    """What was called while somebody listened."""
+
+    function: bool = False
+    """A functional dropout."""
+    draw: bool = False
+    """A function that draws random numbers."""
+    host: bool = False
+    """A function that makes a tensor of numbers from elsewhere."""
+    module: bool = False
+    """A module."""
+    product: bool = False
+    """A product of an activation and a mask, in code that speaks of dropping."""
+
+
+class Thread(threading.local):
+    """The state of the current thread."""
+
+    def __init__(self) -> None:
+        self.stack: list[nn.Module] = []
+        self.roots: dict[Recorder, int] = {}
+        self.inside: list[Heard] = []
+        """One for each site that runs: what happens in a site is the site's own."""
+        self.listening: list[Heard] = []
+        """One for each autograd function that runs."""
+        self.quiet = 0
+        self.multi_head: tuple[Any, Any] | None = None
+        """What multi-head attention is to call for attention and for dropout."""
+        self.watching = False
+        self.handmade = Handmade()
+        self.mode_is_on = False
+        self.root_state: Tensor | None = None
+
+
+THREAD = Thread()
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """The audit's own tensor work: recorded by no autograd, function mode or dispatch mode."""
+    THREAD.quiet += 1
+    try:
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            if torch._C._len_torch_dispatch_stack():
+                with _disable_current_modes():
+                    yield
+            else:
+                yield
+    finally:
+        THREAD.quiet -= 1
+
+
+def random_state(device: torch.device) -> Tensor | None:
+    """The state of the default generator of a device, on the host; None where it is unreadable."""
+    if device.type == "cpu":
+        return torch.default_generator.get_state()
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return None
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return torch.cuda.default_generators[index].get_state()
+    module = getattr(torch, device.type, None)
+    read = getattr(module, "get_rng_state", None)
+    return None if read is None else read()
