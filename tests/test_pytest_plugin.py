@@ -66,15 +66,16 @@ sys.modules.setdefault("torch", ModuleType("torch"))
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester) -> Run:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run of pytest over one test file, which can use the stand-in as `net`."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others take a second to load
     pytester.makepyfile(net=STAND_IN)
     pytester.makeconftest("import net\n")
     pytester.makeini("[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n")
 
     def run(source: str, *arguments: str) -> pytest.RunResult:
         pytester.makepyfile(test_it="import net, pytest\n" + source)
-        return pytester.runpytest(*arguments)
+        return pytester.runpytest("-p", "dropaudit.pytest_plugin", *arguments)
 
     return run
 
@@ -219,7 +220,7 @@ def test_a_test_without_dropout_is_not_told_so(run: Run) -> None:
 
 def test_the_summary_is_complete_under_xdist(run: Run) -> None:
     """What the workers saw travels with their reports."""
-    result = run(THREE, "--dropaudit", "-n2")
+    result = run(THREE, "--dropaudit", "-n2", "-p", "xdist.plugin")
     result.assert_outcomes(failed=1, passed=2)
     result.stdout.fnmatch_lines(
         [
