@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ _MARKER = (
     "enabled=True): audit the dropout of every model that the test runs; enabled=False leaves the "
     "test out of --dropaudit"
 )
+_PACKAGE = str(Path(__file__).parent)
 _AUDITS = pytest.StashKey["list[_Audit]"]()
 _RAISED = pytest.StashKey["DropoutAuditError"]()
 _SEEN = pytest.StashKey["dict[str, Any]"]()
@@ -39,7 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, and the summary where there is a terminal."""
     config.addinivalue_line("markers", _MARKER)
     if not hasattr(config, "workerinput"):  # xdist's workers print nothing
-        config.pluginmanager.register(_Summary(config), "dropaudit-summary")
+        from dropaudit.runtime.summary import Summary
+
+        asked = config.getoption("dropaudit")
+        config.pluginmanager.register(Summary(asked), "dropaudit-summary")
 
 
 @pytest.fixture
@@ -69,7 +74,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     wait_over = _start_ambient(item, audits)
     try:
         result = yield
-    except BaseException:
+    except BaseException as own:
+        _hide_our_frames(own)
         with suppress(Exception):  # what the test says comes first
             _stop(audits)
         item.stash[_SEEN] = _seen(audits)
@@ -123,15 +129,17 @@ class _Audit:
         self._ambient = ambient
         self._running = False
 
-    def start(self) -> None:
+    def start(self) -> _Audit:
         if not self._running:
             self._running = True
             self._audit.start()
+        return self
 
-    def stop(self) -> None:
+    def stop(self) -> Report:
         if self._running:
             self._running = False
             self._audit.stop()
+        return self.report
 
     def __enter__(self) -> _Audit:
         return self
@@ -201,6 +209,19 @@ def _stop(audits: list[_Audit]) -> None:
         raise errors[0]
 
 
+def _hide_our_frames(error: BaseException) -> None:
+    """Let a `DropoutAuditError` end where the test called us: what is below explains nothing."""
+    if (type(error).__module__, type(error).__name__) != ("dropaudit", "DropoutAuditError"):
+        return
+    last = tb = error.__traceback__
+    while tb is not None:
+        if not tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            last = tb
+        tb = tb.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
 def _nothing() -> None:
     pass
 
@@ -229,8 +250,9 @@ def _seen(audits: list[_Audit]) -> dict[str, Any]:
     sites, found, texts = [], [], []
     ran = False
     for audit in audits:
-        report = getattr(audit, "report", None)
-        if report is None:  # it failed to stop
+        try:
+            report = audit.report
+        except Exception:  # it failed to stop: that is what the test fails with
             continue
         ran |= bool(report.trace.forwards or report.sites or report.findings)
         sites += [f"{site.where} {site.function}" for site in report.sites]
@@ -241,49 +263,3 @@ def _seen(audits: list[_Audit]) -> dict[str, Any]:
     if not ran:
         return {}
     return {"sites": sites, "findings": found, "text": "\n\n".join(texts)}
-
-
-class _Summary:
-    """What all tests together have shown."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.asked = config.getoption("dropaudit")
-        self.tests: dict[str, dict[str, Any]] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        seen = getattr(report, "dropaudit", None)
-        if seen is not None:
-            self.tests[report.nodeid] = seen
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.tests and not self.asked:
-            return
-        terminalreporter.section("dropout audit")
-        for line in self.lines():
-            terminalreporter.line(line)
-
-    def lines(self) -> Iterator[str]:
-        """Counts, then each code with the places where it was found."""
-        sites = {site for seen in self.tests.values() for site in seen["sites"]}
-        if not sites:
-            yield "No dropout was observed: nothing was checked."
-        else:
-            active = sum(bool(seen["sites"]) for seen in self.tests.values())
-            yield f"{_many(len(sites), 'site')} of dropout seen in {_many(active, 'test')}"
-        codes: dict[str, dict[str, list[str]]] = {}
-        for nodeid, seen in self.tests.items():
-            for code, name, severity, where, _ in seen["findings"]:
-                places = codes.setdefault(f"{code} {name} ({severity})", {})
-                places.setdefault(where, []).append(nodeid)
-        if sites and not codes:
-            yield "nothing was found"
-        for code, places in sorted(codes.items()):
-            tests = {test for nodeids in places.values() for test in nodeids}
-            yield f"{code}: {_many(len(places), 'place')}, {_many(len(tests), 'test')}"
-            for where, nodeids in sorted(places.items()):
-                more = f" and {len(nodeids) - 1} more" if len(nodeids) > 1 else ""
-                yield f"    {where}  {nodeids[0]}{more}"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -160,6 +160,21 @@ def test_the_test_s_own_failure_comes_first(run: Run, arguments: tuple[str, ...]
     result.stdout.no_fnmatch_line("*DropoutAuditError*")
 
 
+def test_an_audit_of_the_test_s_own_shows_the_test_alone(run: Run) -> None:
+    """The frames below it are ours and explain nothing."""
+    result = run(
+        "from dropaudit.runtime.failure import settle\n"
+        "from dropaudit.runtime.report import Report\n"
+        "def test_net():\n"
+        "    audit = net.audit(); audit.start(); net.find(); audit.stop()\n"
+        "    settle(audit.report)\n"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([">       settle(audit.report)", "E*DropoutAuditError: the*"])
+    result.stdout.no_fnmatch_line("*raise DropoutAuditError*")
+    result.stdout.no_fnmatch_line("*failure.py*")
+
+
 def test_skipping_and_expected_failures_stay_what_they_are(run: Run) -> None:
     """An audit fails inside the test, so `xfail` covers it."""
     run(
