@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from dropaudit.runtime.sites import Application
 
@@ -20,7 +21,7 @@ _MOST_HEADS = 8
 
 
 class AttentionCall:
-    """The arguments of one call, with a value tensor whose gradient is this call's alone."""
+    """One call: its value tensor, and the heads of it that are compared."""
 
     def __init__(self, application: Application, value: Tensor) -> None:
         self.application = application
@@ -37,17 +38,7 @@ class AttentionCall:
         if not 0 < p <= 1:
             return None
         name = shown or "F.scaled_dot_product_attention"
-        if value.requires_grad and torch.is_grad_enabled():
-            value = value.view_as(value)
         return cls(Application("attention", name, float(p), None), value)
-
-    def separated(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with the value tensor of this call."""
-        if len(args) > 2:
-            return (*args[:2], self.value, *args[3:]), dict(kwargs)
-        return tuple(args), {**kwargs, "value": self.value}
 
     def choose(self, output: Tensor, elements: int | None) -> bool:
         """Choose the heads to compare, as many as `elements` allow; False if none can be."""
@@ -89,3 +80,25 @@ def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
         flat, at = divmod(flat, width)
         found.append(at)
     return tuple(reversed(found))
+
+
+def value_side(node: Node) -> tuple[Node, int] | None:
+    """Where the gradient of the value tensor leaves the nodes of an attention call.
+
+    Query, key and value may be one tensor: its gradient would be the sum of three. A fused kernel's
+    node has the value third; the plain computation ends in the product of probabilities and values.
+
+    Returns:
+        The node, and the place of the value among what follows it; None where it is not understood.
+    """
+    for _ in range(8):
+        following = [at for at, (each, _) in enumerate(node.next_functions) if each is not None]
+        if "Attention" in node.name():
+            return (node, 2) if len(node.next_functions) > 2 else None
+        if len(following) == 1:
+            node = node.next_functions[following[0]][0]
+        elif len(node.next_functions) == 2 and any(n in node.name() for n in ("Bmm", "Matmul")):
+            return node, 1
+        else:
+            break
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal
+from weakref import ref
 
 from torch import nn
 
@@ -36,6 +37,7 @@ class Audit:
         declarations: tuple[Declaration, ...],
     ) -> None:
         self._models = models
+        self._weak = tuple(ref(model) for model in models)
         self._settings = settings
         self._on_finding: OnFinding = on_finding
         self._fail_on: FailOn = fail_on
@@ -49,7 +51,10 @@ class Audit:
         if self._recorder is not None:
             raise RuntimeError("this audit already runs: stop() it first, or make another one")
         self._report = None
-        recorder = Recorder(self._models, self._settings, self._declarations)
+        models = [model for each in self._weak if (model := each()) is not None]
+        if len(models) < len(self._weak):
+            raise RuntimeError("a model of this audit no longer exists: make another audit")
+        recorder = Recorder(models, self._settings, self._declarations)
         self._declared = DeclaredSites(self._declarations)
         self._declared.install()
         INTERCEPTION.attach(recorder)
@@ -95,6 +100,7 @@ class Audit:
         if recorder is None:
             raise RuntimeError("this audit does not run: start() it first")
         self._recorder = None
+        self._models = ()  # from here on the audit keeps no model alive
         INTERCEPTION.detach(recorder)
         if self._declared is not None:
             self._declared.uninstall()

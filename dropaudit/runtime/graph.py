@@ -34,7 +34,13 @@ def next_number() -> int:
     return number
 
 
-def follow(y: Tensor, edge: GradientEdge, since: int, arrived: Arrived) -> list[RemovableHandle]:
+def follow(
+    y: Tensor,
+    edge: GradientEdge,
+    since: int,
+    arrived: Arrived,
+    only: tuple[Node, int] | None = None,
+) -> list[RemovableHandle]:
     """Call `arrived(dy, dx)` in each backward pass through the nodes between `edge` and `y`.
 
     Args:
@@ -43,6 +49,8 @@ def follow(y: Tensor, edge: GradientEdge, since: int, arrived: Arrived) -> list[
         since: `next_number()` before the call: older nodes are not the call's own.
         arrived: gets the gradient of the output, and of the input as far as this call is
             concerned (None when it is undefined, that is zero).
+        only: a node of the call and one of its places: gradients that leave by others do not
+            count.
 
     Returns:
         The hooks set; empty if `y` does not depend on the input by this graph.
@@ -50,7 +58,7 @@ def follow(y: Tensor, edge: GradientEdge, since: int, arrived: Arrived) -> list[
     node = y.grad_fn
     if node is None:
         return []
-    consumers = _consumers(node, edge, since)
+    consumers = _consumers(node, edge, since, only)
     if not consumers:
         return []
     passage = _Passage(arrived, y.output_nr, len(consumers))
@@ -90,14 +98,17 @@ class _Passage:
             self.arrived(dy, dx)
 
 
-def _consumers(start: Node, edge: GradientEdge, since: int) -> dict[Node, list[int]]:
+def _consumers(
+    start: Node, edge: GradientEdge, since: int, only: tuple[Node, int] | None
+) -> dict[Node, list[int]]:
     """The call's own nodes that hand a gradient to `edge`, and in which places they do."""
     found: dict[Node, list[int]] = {}
+    start = start if only is None else only[0]
     seen, stack = {start}, [start]
     while stack:
         node = stack.pop()
         for slot, (following, number) in enumerate(node.next_functions):
-            if following is None:
+            if following is None or (only is not None and node is start and slot != only[1]):
                 continue
             if following is edge.node and number == edge.output_nr:
                 found.setdefault(node, []).append(slot)

@@ -322,7 +322,6 @@ class Interception:
             if each.recording
             and (begin := each.begin(None, call.application, call.value, sample=False))
         ]
-        args, kwargs = call.separated(args, kwargs)
         result = function(*args, **kwargs)
         for recorder, begin in begun:
             recorder.end_attention(begin, call, result)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils.hooks import RemovableHandle
 
-from dropaudit.runtime.attention import AttentionCall
+from dropaudit.runtime.attention import AttentionCall, value_side
 from dropaudit.runtime.census import Census
 from dropaudit.runtime.graph import edge_of, follow, next_number
 from dropaudit.runtime.idle import IdleWatch
@@ -314,7 +314,8 @@ class Recorder:
                 recomputed = log.recompute_step == call.step - 1
                 self.ledger.products(call, left, right, recomputed)
 
-        handles = follow(output, begun.edge, begun.since, arrived)
+        only = value_side(output.grad_fn)
+        handles = [] if only is None else follow(output, begun.edge, begun.since, arrived, only)
         log.unlinked += not handles
         for handle in handles:
             self._keep(handle)
