@@ -41,7 +41,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/ready-for-tests: pyproject.toml | $(VENV)/bin/python
-	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/installed
 
 $(VENV)/bin/python:

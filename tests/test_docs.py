@@ -61,7 +61,10 @@ def test_a_rule_has_a_page_and_a_row(rule: Rule) -> None:
     assert f"| {rule.code} | " in table("{name}.md")
 
 
-@pytest.mark.parametrize(("command", "flag"), [("scan", "--select"), ("rule", "--all")])
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [("scan", "--select"), ("rule", "--all"), ("run", "--every"), ("judge", "--fail-on")],
+)
 def test_the_options_of_a_command_are_listed(command: str, flag: str) -> None:
     """The reference is made from the command line itself."""
     assert f"{flag}" in options(command)

@@ -48,12 +48,14 @@ def test_links_lead_to_files_of_the_repository(target: str) -> None:
 
 @pytest.mark.parametrize("flag", sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))))
 def test_the_flags_exist(flag: str) -> None:
-    """What the README names is an option of a command."""
+    """What the README names is an option of a command, or of the pytest plugin."""
     import click
 
     context = click.Context(command_line)
     commands = (command_line.get_command(context, n) for n in command_line.list_commands(context))
     known = {opt for c in commands if c for p in c.params for opt in (*p.opts, *p.secondary_opts)}
+    plugin = (ROOT / "dropaudit" / "pytest_plugin.py").read_text("utf-8")
+    known.update(re.findall(r'"(--[a-z-]+)", action', plugin))
     assert flag in known
 
 

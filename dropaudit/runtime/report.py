@@ -74,7 +74,9 @@ class Report:
         first = f"the dropout audit found {_counted(self.findings)}"
         codes = ", ".join(sorted({f"{f.code} {f.name}" for f in self.findings}))
         parts = [f"{first}: {codes}", *map(_finding, _by_severity(self.findings))]
-        return "\n\n".join([*parts, _header(self.trace)])
+        if self.sites:
+            parts.append(_header(self.trace))
+        return "\n\n".join(parts)
 
     def print(self, file: TextIO | None = None) -> None:
         """Print the report, on standard output if nothing else is given."""
