@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from dropaudit.runtime.failure import DropoutAuditError, FailOn, OnFinding
+    from dropaudit.runtime.failure import (
+        DropoutAuditError,
+        DropoutAuditWarning,
+        FailOn,
+        OnFinding,
+    )
     from dropaudit.runtime.report import Report
 
 OPTIONS = ("every", "elements", "alpha", "on_finding", "fail_on", "sites")
@@ -26,7 +31,7 @@ _MARKER = (
 )
 _PACKAGE = str(Path(__file__).parent)
 _AUDITS = pytest.StashKey["list[_Audit]"]()
-_RAISED = pytest.StashKey["DropoutAuditError"]()
+_RAISED = pytest.StashKey["DropoutAuditError | DropoutAuditWarning"]()
 _SEEN = pytest.StashKey["dict[str, Any]"]()
 
 
@@ -87,7 +92,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     error = _error(audits)
     if error is not None:
         item.stash[_RAISED] = error
-        raise error
+        raise error.with_traceback(None)
     return result
 
 
@@ -226,21 +231,24 @@ def _nothing() -> None:
     pass
 
 
-def _error(audits: list[_Audit]) -> DropoutAuditError | None:
+def _error(audits: list[_Audit]) -> DropoutAuditError | DropoutAuditWarning | None:
     """What the test fails with: all findings of all audits that are to fail it, in one."""
     if not audits:
         return None
-    from dropaudit.runtime.failure import DropoutAuditError
+    from dropaudit.runtime.failure import DropoutAuditError, DropoutAuditWarning
     from dropaudit.runtime.report import Report
 
-    errors = []
+    errors: list[DropoutAuditError] = []
+    turned = None  # a warning that a filter has turned into an error
     for audit in audits:
         try:
             audit.settle()
         except DropoutAuditError as error:
-            errors.append(error.with_traceback(None))
+            errors.append(error)
+        except DropoutAuditWarning as warning:
+            turned = warning
     if len(errors) < 2:
-        return errors[0] if errors else None
+        return errors[0] if errors else turned
     findings = dict.fromkeys(finding for error in errors for finding in error.findings)
     return DropoutAuditError(Report(errors[0].report.trace, tuple(findings)))
 
@@ -249,16 +257,16 @@ def _seen(audits: list[_Audit]) -> dict[str, Any]:
     """What the summary needs of a test, as lists and strings; nothing if no dropout was near."""
     sites, found, texts = [], [], []
     ran = False
+    if audits:
+        from dropaudit.runtime.table import place
     for audit in audits:
         try:
             report = audit.report
         except Exception:  # it failed to stop: that is what the test fails with
             continue
         ran |= bool(report.trace.forwards or report.sites or report.findings)
-        sites += [f"{site.where} {site.function}" for site in report.sites]
-        found += [
-            [f.code, f.name, f.severity.value, str(f.where), f.message] for f in report.findings
-        ]
+        sites += [f"{place(site.where)} {site.function}" for site in report.sites]
+        found += [[f.code, f.name, f.severity.value, place(f.where)] for f in report.findings]
         texts += [report.complaint()] if report.findings else []
     if not ran:
         return {}

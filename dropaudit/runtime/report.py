@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import Any, TextIO
 
 from dropaudit.findings import Finding, Severity
-from dropaudit.runtime.table import many, size, table
+from dropaudit.runtime.table import many, place, size, table
 from dropaudit.runtime.trace import Site, Trace
 
 WIDTH = 100
@@ -120,7 +120,7 @@ def _header(trace: Trace) -> str:
 def _finding(finding: Finding) -> str:
     """A finding as an assertion says it: what, where, the figures, what to do."""
     lines = [f"{finding.code} {finding.name} ({finding.severity.value})"]
-    lines += _row("site", str(finding.where), 10)
+    lines += _row("site", place(finding.where), 10)
     lines += wrap(
         finding.message, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4, **_WHOLE
     )
@@ -159,7 +159,7 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "severity": finding.severity.value,
         "message": finding.message,
         "help": finding.help,
-        "where": {**asdict(finding.where), "text": str(finding.where)},
+        "where": {**asdict(finding.where), "text": place(finding.where)},
         "figures": {
             name: value if math.isfinite(value) else str(value) for name, value in finding.figures
         },

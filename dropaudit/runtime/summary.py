@@ -42,7 +42,7 @@ class Summary:
             yield f"{many(len(sites), 'site')} of dropout seen in {many(active, 'test')}"
         codes: dict[str, dict[str, list[str]]] = {}
         for nodeid, seen in self.tests.items():
-            for code, name, severity, where, _ in seen["findings"]:
+            for code, name, severity, where in seen["findings"]:
                 places = codes.setdefault(f"{code} {name} ({severity})", {})
                 places.setdefault(where, []).append(nodeid)
         if sites and not codes:

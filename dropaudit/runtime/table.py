@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
+from dropaudit.findings import Location
 from dropaudit.runtime.trace import Forward, Site
 
 FEW = 64
@@ -34,6 +36,15 @@ def table(sites: Sequence[Site], width: int) -> str:
     return "\n".join(lines)
 
 
+def place(where: Location) -> str:
+    """A location as text, the model itself and what is outside of it by a name.
+
+    >>> place(Location("net.py", 3, 1, 3, 1, module=""))
+    '(the model) at net.py:3'
+    """
+    return str(where if where.module is None else replace(where, module=_module(where.module)))
+
+
 def many(count: int, noun: str) -> str:
     """A count with its noun.
 
@@ -60,6 +71,11 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(len, column)) for column in zip(*rows, strict=True)]
 
 
+def _module(path: str) -> str:
+    special = {"": "(the model)", "?": "(not in the model)", "-": "(no module)"}
+    return special.get(path, path)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     padded = (
         cell.rjust(width) if head in _RIGHT else cell.ljust(width)
@@ -70,7 +86,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(site: Site) -> tuple[str, ...]:
     return (
-        _name(site),
+        _module(site.module),
         _place(site),
         site.function,
         _p(site),
@@ -80,11 +96,6 @@ def _cells(site: Site) -> tuple[str, ...]:
         _backward(site),
         _eval(site),
     )
-
-
-def _name(site: Site) -> str:
-    special = {"": "(the model)", "?": "(not in the model)", "-": "(no module)"}
-    return special.get(site.module, site.module)
 
 
 def _place(site: Site) -> str:

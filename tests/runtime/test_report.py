@@ -99,6 +99,13 @@ def test_a_row_says_what_was_measured(measured: dict[str, object], cell: str) ->
     assert cell in str(audited(site(module, **measured)))
 
 
+def test_a_finding_in_the_model_itself_says_so() -> None:
+    """Its path is empty, its place is not."""
+    where = Location("net.py", 3, 1, 3, 1, module="")
+    report = audited(findings=(Finding("DRP201", "x", Severity.ERROR, where, "m"),))
+    assert "    site      (the model) at net.py:3" in str(report).splitlines()
+
+
 def test_no_line_is_longer_than_a_hundred_columns() -> None:
     """Long module paths get a row of their own and lose nothing."""
     path = "bert.encoder.layer.11.attention.output.dropout"
