@@ -118,6 +118,7 @@ class Interception:
             self._optimizer_hook = None
         self._pop(anywhere=True)
         THREAD.handmade.clear()
+        THREAD.settle()
         THREAD.root_state = None
 
     def recording(self) -> bool:
@@ -158,8 +159,9 @@ class Interception:
             for recorder in entered:
                 THREAD.roots.pop(recorder, None)
                 recorder.leave(module, result)
-            if outermost:
+            if outermost and THREAD.handmade:
                 THREAD.handmade.clear()
+                THREAD.settle()
 
     def _dispatch(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         if not self.recording():
@@ -204,11 +206,8 @@ class Interception:
         recorders = [recorder for recorder in self.recorders if recorder.recording]
         begun = [(each, each.begin(module, application, x, draw)) for each in recorders]
         heard = Heard()
-        THREAD.inside.append(heard)
-        try:
+        with THREAD.in_site(heard):
             result = run()
-        finally:
-            THREAD.inside.pop()
         y = first_tensor(result)
         for recorder, begin in begun:
             if begin is not None:
@@ -228,11 +227,8 @@ class Interception:
             return self._site(None, application, x, lambda: apply(cls, *args, **kwargs))
         begun = [(each, each.edge(x)) for each in self.recorders if each.recording]
         heard = Heard()
-        THREAD.listening.append(heard)
-        try:
+        with THREAD.listen(heard):
             result = apply(cls, *args, **kwargs)
-        finally:
-            THREAD.listening.remove(heard)
         drops = not heard.module and (heard.function or heard.product)
         if cls not in self._draws or drops:
             self._draws[cls] = drops
@@ -293,6 +289,7 @@ class Interception:
             gain = handmade.rescaled(name, args, kwargs)
             result = function(*args, **kwargs)
             handmade.follow(name, args, kwargs, result)
+            THREAD.busy = True
             if gain is not None:
                 handmade.note_scaled(gain, result)
             return result
@@ -424,12 +421,22 @@ class _Mode(TorchFunctionMode):
         self._interception = interception
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        interception = self._interception
-        if THREAD.quiet or not interception.recorders or not interception.recording():
-            return func(*args, **kwargs)
-        return interception.torch_function(func, args, kwargs)
+        if (func not in _WANTED and not THREAD.busy) or THREAD.quiet:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if not self._interception.recording():
+            return func(*args, **(kwargs or {}))
+        return self._interception.torch_function(func, args, kwargs or {})
 
+
+def _wanted() -> frozenset[Any]:
+    """The functions that are looked at even while nothing is being followed."""
+    named = (getattr(space, name, None) for space in (torch, Tensor, nn.init) for name in RANDOM)
+    return frozenset(
+        [*FUNCTIONS, ATTENTION, MULTI_HEAD, *RECURRENT, *(each for each in named if each)]
+    )
+
+
+_WANTED = _wanted()
 
 _DROPOUT = F.dropout
 

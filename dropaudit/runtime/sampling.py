@@ -9,17 +9,23 @@ from math import gcd, prod
 import torch
 from torch import Tensor
 
+_RUN = 16
+"""Neighbors that are taken together: they lie in one line of the cache."""
+
 
 @dataclass(frozen=True)
 class Positions:
-    """Fixed positions in tensors of one shape: all, or evenly spread ones.
+    """Fixed positions in tensors of one shape: all, or short runs that are evenly spread.
 
-    The step between them shares no factor with the last dimension, so that no channel is left out.
+    The step between runs shares no factor with the last dimensions, so that no channel is left out.
 
     >>> Positions((8, 16), 4096).count
     128
-    >>> Positions((100, 64), 10).step % 2
-    1
+    >>> at = Positions((100, 64), 32)
+    >>> at.count, at.step % 2
+    (32, 1)
+    >>> at.flat().tolist()[14:18]
+    [14, 15, 3199, 3200]
     """
 
     shape: tuple[int, ...]
@@ -30,22 +36,36 @@ class Positions:
         return prod(self.shape)
 
     @cached_property
-    def step(self) -> int:
+    def run(self) -> int:
+        """Length of a run."""
+        if self.limit is None or self.total <= self.limit:
+            return self.total
+        return min(_RUN, self.limit)
+
+    @cached_property
+    def runs(self) -> int:
+        """How many runs there are."""
         if self.limit is None or self.total <= self.limit:
             return 1
-        step = self.total // self.limit
+        return max(self.limit // self.run, 1)
+
+    @cached_property
+    def step(self) -> int:
+        """From the start of one run to that of the next."""
+        step = max(self.total // self.runs, 1)
         widths = [width for width in self.shape if width > 1]
-        while step > 1 and any(gcd(step, width) > 1 for width in widths[-2:]):
+        while step > self.run and any(gcd(step, width) > 1 for width in widths[-2:]):
             step -= 1
-        return max(step, 1)
+        return step
 
     @cached_property
     def count(self) -> int:
-        return self.total if self.limit is None else min(self.total, self.limit)
+        return self.run * self.runs
 
     def flat(self, device: torch.device | None = None) -> Tensor:
         """The positions in row-major order, shape (count,), int64."""
-        return torch.arange(self.count, device=device) * self.step
+        starts = torch.arange(self.runs, device=device) * self.step
+        return (starts[:, None] + torch.arange(self.run, device=device)).reshape(-1)
 
 
 class Sampler:
@@ -53,7 +73,6 @@ class Sampler:
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._flat: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self._indices: dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, ...]] = {}
         self._units: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Tensor, int]] = {}
 
@@ -66,13 +85,13 @@ class Sampler:
         tensor = tensor.detach()
         at = self.positions(tensor.shape)
         if at.count == at.total:
-            return tensor.reshape(-1).clone() if tensor.is_contiguous() else tensor.reshape(-1)
+            return tensor.clone(memory_format=torch.contiguous_format).view(-1)
         key = (at.shape, tensor.device)
         if tensor.is_contiguous():
-            flat = self._flat.get(key)
-            if flat is None:
-                flat = self._flat[key] = at.flat(tensor.device)
-            return tensor.view(-1).index_select(0, flat)
+            runs = tensor.view(-1).as_strided(
+                (at.runs, at.run), (at.step, 1), tensor.storage_offset()
+            )
+            return runs.clone(memory_format=torch.contiguous_format).view(-1)
         indices = self._indices.get(key)
         if indices is None:
             indices = self._indices[key] = torch.unravel_index(at.flat(tensor.device), at.shape)

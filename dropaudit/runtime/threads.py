@@ -51,6 +51,34 @@ class Thread(threading.local):
         self.handmade = Handmade()
         self.mode_is_on = False
         self.root_state: Tensor | None = None
+        self.busy = False
+        """Whether every function must be looked at: in a site, or while a mask is followed."""
+
+    def settle(self) -> None:
+        """Set `busy` anew."""
+        self.busy = bool(self.inside or self.listening or self.handmade)
+
+    @contextmanager
+    def in_site(self, heard: Heard) -> Iterator[None]:
+        """What runs here is a site's own."""
+        self.inside.append(heard)
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.inside.pop()
+            self.settle()
+
+    @contextmanager
+    def listen(self, heard: Heard) -> Iterator[None]:
+        """What runs here is noted, and looked at all the same."""
+        self.listening.append(heard)
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.listening.pop()
+            self.settle()
 
 
 THREAD = Thread()
