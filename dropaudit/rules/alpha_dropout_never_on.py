@@ -45,7 +45,9 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.expectations import in_test
 from dropaudit.static.flags import NEVER_ON, is_mode
 from dropaudit.static.functional import functional_dropout, is_zero
@@ -143,3 +145,17 @@ def call_left_off(call: cst.Call, source: Source) -> Iterator[Report]:
         changes,
         title="Pass the module's mode",
     )
+
+
+@rule.in_trace
+def alpha_that_never_drops(trace: Trace) -> Iterator[Observation]:
+    """Calls in training that were told not to drop."""
+    for site in evidence(trace):
+        if site.forward_code == "DRP217":
+            forward = site.site.training
+            yield site.observe(
+                f"{site.name} dropped nothing in {forward.asked:,} calls in training mode: its "
+                f"`training` is False unless it is passed",
+                calls=forward.asked,
+                told_off=forward.told_off,
+            )

@@ -51,7 +51,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.constants import origins
 from dropaudit.static.flags import is_mode
 from dropaudit.static.functional import Drop, attention_kernel, builds_module, is_zero
@@ -257,3 +260,14 @@ def _changes(source: Source, call: cst.Call, rate: cst.BaseExpression | None) ->
     if loose:
         return (Change(rate, "before", "("), Change(rate, "after", ")" + condition))
     return (Change(rate, "after", condition),)
+
+
+@rule.in_trace
+def attention_active_in_eval(trace: Trace) -> Iterator[Observation]:
+    """Attention whose weights are dropped although the module around it is in eval mode."""
+    for site in evidence(trace):
+        if mode_code(site) == "DRP202":
+            yield site.observe(
+                f"{site.name} drops attention weights in eval mode: {eval_figures(site)}",
+                **eval_counts(site),
+            )

@@ -53,7 +53,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.modes import mode_code
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.construction import built_once
 from dropaudit.static.facts import DROPOUT_MODULES
 from dropaudit.static.functional import is_zero
@@ -221,3 +224,17 @@ def _called_by_name(call: cst.Call, function: cst.FunctionDef, source: Source) -
             return False
         called = True
     return called
+
+
+@rule.in_trace
+def built_anew(trace: Trace) -> Iterator[Observation]:
+    """A module that each step brings anew: always in training mode."""
+    for site in evidence(trace):
+        if mode_code(site) == "DRP203":
+            calls = site.site.training.calls + site.site.eval.calls
+            yield site.observe(
+                f"{site.name} is built in `forward`, anew in each of {calls:,} calls: it starts in "
+                f"training mode, and `eval()` of the model never reaches it",
+                calls=calls,
+                acted=site.site.training.acted + site.site.eval.acted,
+            )

@@ -47,11 +47,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Severity
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import constant
 from dropaudit.static.expectations import in_test
@@ -309,3 +311,16 @@ def _excused(source: Source, statement: cst.CSTNode) -> bool:
 def _in_test_folder(source: Source) -> bool:
     folders = source.path.replace("\\", "/").split("/")[:-1]
     return any(f in ("test", "tests", "testing") for f in folders)
+
+
+@rule.in_trace
+def never_called(trace: Trace) -> Iterator[Observation]:
+    """A dropout whose owner ran in whole training steps without it."""
+    for idle in trace.idle:
+        if not idle.lends_p and idle.owner_ran and 0 < idle.p <= 1:
+            yield Observation(
+                replace(idle.where, module=idle.module),
+                f"`{idle.module}`, a `{idle.class_name}` with p = {idle.p:g}, was never called in "
+                f"{idle.steps:,} training steps in which the `{idle.owner}` that holds it ran",
+                (("steps", float(idle.steps)), ("p", idle.p)),
+            )

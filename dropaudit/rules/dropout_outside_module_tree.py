@@ -50,7 +50,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.modes import mode_code
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.containers import Container, containers, holds_dropout, is_registered
 from dropaudit.static.source import Change, Report, Source
 
@@ -263,3 +266,17 @@ def _wrapped(container: Container, source: Source) -> tuple[Change, ...]:
         return ()
     value = container.value
     return (Change(value, "before", f"{wrapper}("), Change(value, "after", ")"))
+
+
+@rule.in_trace
+def unregistered(trace: Trace) -> Iterator[Observation]:
+    """A dropout module that runs and is not among the model's modules."""
+    for site in evidence(trace):
+        if mode_code(site) == "DRP204":
+            calls = site.site.training.calls + site.site.eval.calls
+            yield site.observe(
+                f"{site.name} ran in {calls:,} calls and is not registered in the model: "
+                f"`model.eval()` cannot switch it off",
+                calls=calls,
+                acted=site.site.training.acted + site.site.eval.acted,
+            )

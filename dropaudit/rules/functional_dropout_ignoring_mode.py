@@ -60,7 +60,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.constants import is_constant_true
 from dropaudit.static.flags import (
     MULTI_HEAD,
@@ -357,3 +360,15 @@ def _added(source: Source, call: cst.Call, flag: str) -> tuple[Change, ...]:
     if not call.args or not self_in_scope(source, call):
         return ()
     return (Change(call.args[-1].value, "after", f", {flag}=self.training"),)
+
+
+@rule.in_trace
+def active_in_eval(trace: Trace) -> Iterator[Observation]:
+    """A function that drops although the module around the call is in eval mode."""
+    for site in evidence(trace):
+        if mode_code(site) == "DRP201":
+            yield site.observe(
+                f"{site.name} drops in eval mode, where it should return its input: "
+                f"{eval_figures(site)}",
+                **eval_counts(site),
+            )

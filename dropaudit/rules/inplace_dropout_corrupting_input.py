@@ -50,7 +50,9 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.applications import Application, application, settings
 from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import constant
@@ -352,3 +354,17 @@ def _survives(source: Source, statement: cst.CSTNode, name: str) -> bool:
         if stores(name, later):
             return False
     return False
+
+
+@rule.in_trace
+def input_used_again(trace: Trace) -> Iterator[Observation]:
+    """An input that was written over and then used as if it were the old one."""
+    for site in evidence(trace):
+        if site.site.corrupted:
+            calls = site.site.training.calls
+            yield site.observe(
+                f"{site.name} writes over its input, and what reads that input afterwards gets "
+                f"the dropped values, in {site.site.corrupted:,} of {calls:,} calls",
+                corrupted=site.site.corrupted,
+                calls=calls,
+            )

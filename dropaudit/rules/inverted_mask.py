@@ -39,8 +39,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.rules.unscaled_mask import DRAWS
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskevidence import (
     DropoutUse,
     dropout_uses,
@@ -176,3 +178,20 @@ def _message(found: DropoutUse, why: str) -> str:
     known = found.use.keep_known
     number = "" if known is None else f" ({known:.0%} are kept)"
     return f"the mask keeps with probability `{rate}`, which is {why}{number}"
+
+
+@rule.in_trace
+def keep_rate_that_is_p(trace: Trace) -> Iterator[Observation]:
+    """The share that is kept is the one that ought to be dropped."""
+    for site in evidence(trace):
+        if site.forward_code == "DRP104":
+            forward, rate = site.site.training, site.drop_rate or 0.0
+            yield site.observe(
+                f"{site.name} keeps what it should drop: {forward.drops:,} of {forward.draws:,} "
+                f"draws were dropped, {rate:.1%}",
+                drop_rate=rate,
+                declared_p=site.site.p,
+                draws=forward.draws,
+                log_e=site.rate_evidence,
+                bound=site.limit,
+            )

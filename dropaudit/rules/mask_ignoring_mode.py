@@ -44,8 +44,11 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.rules.unscaled_mask import DRAWS
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskmodes import masks_in_every_mode
 from dropaudit.static.source import Report, Source
 
@@ -213,3 +216,15 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
     """Report each draw, or call of a helper that draws, that runs in every mode."""
     for node, what in masks_in_every_mode(source):
         yield Report(node, f"{what} in every mode: eval() cannot switch it off")
+
+
+@rule.in_trace
+def mask_active_in_eval(trace: Trace) -> Iterator[Observation]:
+    """A mask of the module's own that is applied in eval mode too."""
+    for site in evidence(trace):
+        if mode_code(site) == "DRP216":
+            yield site.observe(
+                f"{site.name} applies a random mask in eval mode, where it should return its "
+                f"input: {eval_figures(site)}",
+                **eval_counts(site),
+            )

@@ -53,7 +53,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures, left_out
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.functions import functions, is_bare_product
 from dropaudit.static.maskevidence import verdict
 from dropaudit.static.source import Report, Source
@@ -225,3 +228,15 @@ def _first_is(value: cst.BaseExpression | None, names: set[str]) -> bool:
         case cst.Call(func=cst.Attribute(value=inner, attr=cst.Name(value="clone" | "contiguous"))):
             value = inner
     return isinstance(value, cst.Name) and value.value in names
+
+
+@rule.in_trace
+def mask_or_scale_left_out(trace: Trace) -> Iterator[Observation]:
+    """Gradients that pass everywhere, or with another factor than the activations."""
+    for site in evidence(trace):
+        if backward_code(site) == "DRP302":
+            yield site.observe(
+                f"the backward pass of {site.name} leaves out {left_out(site)} of its "
+                f"forward pass: {backward_figures(site)}",
+                **backward_counts(site),
+            )

@@ -49,7 +49,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.functions import functions
 from dropaudit.static.source import Report, Source
 
@@ -149,3 +152,15 @@ def backward_draws_again(node: cst.ClassDef, source: Source) -> Iterator[Report]
             f"backward of `{function.facts.name}` draws a mask of its own: gradients pass where "
             f"forward dropped, and are zeroed where it did not",
         )
+
+
+@rule.in_trace
+def other_mask_in_backward(trace: Trace) -> Iterator[Observation]:
+    """Gradients that pass where the forward pass dropped, and stop where it kept."""
+    for site in evidence(trace):
+        if backward_code(site) == "DRP301":
+            yield site.observe(
+                f"the backward pass of {site.name} used another mask than its "
+                f"forward pass: {backward_figures(site)}",
+                **backward_counts(site),
+            )

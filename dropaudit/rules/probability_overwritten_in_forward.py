@@ -45,7 +45,9 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.source import Report, Source, number, self_attribute, statements
 from dropaudit.static.walk import descend
 
@@ -220,3 +222,16 @@ def _declared(source: Source, assign: cst.Assign, path: str, value: float) -> bo
         and number(s.value) != value
         for s in statements(init)
     )
+
+
+@rule.in_trace
+def changed_inside(trace: Trace) -> Iterator[Observation]:
+    """The p after a forward pass is not the p before it."""
+    for site in evidence(trace):
+        if site.site.p_changed_inside:
+            yield site.observe(
+                f"the drop probability of {site.name} was changed inside the forward pass that "
+                f"uses it: what was configured does not last",
+                least_p=site.site.p_least,
+                greatest_p=site.site.p_most,
+            )

@@ -46,7 +46,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.holders import shows_dropout
 from dropaudit.static.source import Change, Report, Source, is_name
 
@@ -163,3 +166,15 @@ def state_not_kept(call: cst.Call, source: Source) -> Iterator[Report]:
         (Change(flag.value, "replace", "True"),),
         title="Keep the random state",
     )
+
+
+@rule.in_trace
+def recomputed_with_another_mask(trace: Trace) -> Iterator[Observation]:
+    """Gradients of a recomputed forward pass that drew other random numbers."""
+    for site in evidence(trace):
+        if backward_code(site) == "DRP303":
+            yield site.observe(
+                f"the forward pass that was recomputed for the gradient drew another mask "
+                f"in {site.name}: {backward_figures(site)}",
+                **backward_counts(site),
+            )

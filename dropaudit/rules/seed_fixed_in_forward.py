@@ -46,7 +46,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.repeats import log_chance, repeat_code
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.constants import constant, origins
 from dropaudit.static.expectations import in_test
 from dropaudit.static.facts import ClassFacts
@@ -249,3 +252,20 @@ def _is_fixed(source: Source, facts: ClassFacts, seed: cst.BaseExpression) -> bo
         for one in assigned
         for origin in origins(source, one.value)
     )
+
+
+@rule.in_trace
+def same_mask_from_one_seed(trace: Trace) -> Iterator[Observation]:
+    """Masks that came back because the random state did, inside the model."""
+    for site in evidence(trace):
+        fresh = site.site.freshness
+        if repeat_code(site) == "DRP304":
+            yield site.observe(
+                f"{site.name} drew the same mask in {fresh.repeats:,} of {fresh.compared:,} pairs "
+                f"of steps that were compared, first in step {fresh.first_step}, since the random "
+                f"numbers are seeded inside the model",
+                repeats=fresh.repeats,
+                compared=fresh.compared,
+                draws=fresh.joint,
+                log_chance=log_chance(fresh.repeats, fresh.compared, fresh.joint, site),
+            )

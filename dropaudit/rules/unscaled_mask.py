@@ -39,10 +39,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Severity
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskevidence import (
     DropoutUse,
     calls_without_scale,
@@ -380,3 +384,24 @@ def _changes(found: DropoutUse, source: Source) -> tuple[Change, ...]:
             ):
                 return (Change(node, "after", f" / {keep}"),)
     return ()
+
+
+@rule.in_trace
+def scale_of_one(trace: Trace) -> Iterator[Observation]:
+    """Kept elements go on as they are, and evaluation does not shrink them."""
+    for site in evidence(trace):
+        if site.forward_code == "DRP101":
+            forward = site.site.training
+            severity = Severity.INFO if site.site.unscaled_on_purpose else None
+            seen = site.observe(
+                f"{site.name} does not scale what it keeps: the outputs in training are "
+                f"{site.shrinkage} of the inputs on average, those in evaluation "
+                f"{site.expected_mean:g} of them; kept elements should be multiplied by "
+                f"{site.wanted_scale}",
+                scale=forward.scale,
+                expected_scale=site.right_scale,
+                bound=site.scale_bound,
+                keep_rate=None if site.drop_rate is None else 1 - site.drop_rate,
+                draws=forward.draws,
+            )
+            yield replace(seen, severity=severity)

@@ -39,8 +39,10 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.catalogue import Example, Rule
+from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.rules.unscaled_mask import DRAWS
+from dropaudit.runtime.evidence import evidence
+from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskevidence import (
     DropoutUse,
     dropout_uses,
@@ -157,3 +159,22 @@ def _message(what: str, known: float | None) -> str:
         "dropped": known * (1 - known),
     }[what]
     return f"{_SAID[what]}: activations in training are {gain:.3g} times those in evaluation"
+
+
+@rule.in_trace
+def scale_that_is_off(trace: Trace) -> Iterator[Observation]:
+    """The share that is kept is right, the factor is neither one nor the right one."""
+    for site in evidence(trace):
+        if site.forward_code == "DRP102":
+            forward, factor = site.site.training, site.eval_factor
+            twice = factor is not None and abs(factor - 1) > site.scale_bound
+            again = f", and evaluation multiplies by {factor:.4g} again" if twice else ""
+            yield site.observe(
+                f"{site.name} multiplies what it keeps by {forward.scale:.6g}; with this p it "
+                f"should be {site.wanted_scale}{again}",
+                scale=forward.scale,
+                expected_scale=site.right_scale,
+                bound=site.scale_bound,
+                eval_factor=factor,
+                draws=forward.draws,
+            )

@@ -10,7 +10,6 @@ Under the null its expectation is 1 at every moment, so that by Ville's inequali
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
 
 PRIOR = 200
 """Draws that the near part of the mixture, Beta(200 p, 200 q), is worth: it finds small errors."""
@@ -105,27 +104,6 @@ def mean_bound(error: float, alpha: float, jump: float = 0.0) -> float:
         raise ValueError(f"no bound for error {error}, jump {jump}, alpha {alpha}")
     evidence = math.log(2 / alpha)
     return math.sqrt(2 * evidence) * error + jump * evidence / 3 * 2
-
-
-def deviations(value: float, expected: float, error: float) -> float:
-    """Distance in standard errors, infinite where `error` is zero and the two differ.
-
-    >>> deviations(1.2, 1.0, 0.1)
-    2.0
-    """
-    distance = abs(value - expected)
-    if error > 0:
-        return round(distance / error, 6)
-    return math.inf if distance else 0.0
-
-
-def normal_quantile(alpha: float) -> float:
-    """The two-sided quantile of the normal distribution, in standard deviations.
-
-    >>> round(normal_quantile(0.05), 2)
-    1.96
-    """
-    return -NormalDist().inv_cdf(alpha / 2)
 
 
 _BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}

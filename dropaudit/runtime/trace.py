@@ -186,6 +186,10 @@ class Site:
     backward: Backward = field(default_factory=Backward)
     no_gradient: int = 0
     """Calls in training whose input needed no gradient: nothing to compare."""
+    unlinked: int = 0
+    """Calls in training whose gradient could not be followed to the input."""
+    unscaled_on_purpose: bool = False
+    """Whether the module says that it does not scale what it keeps (`scale_by_keep=False`)."""
     freshness: Freshness = field(default_factory=Freshness)
     corrupted: int = 0
     """In-place calls whose input was used again as if it were unchanged."""

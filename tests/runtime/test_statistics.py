@@ -13,11 +13,9 @@ from dropaudit.runtime.statistics import (
     PRIOR,
     chance_of_none,
     chance_of_repeat,
-    deviations,
     log_e,
     log_likelihood,
     mean_bound,
-    normal_quantile,
     rounded,
     scale_slack,
     site_alpha,
@@ -186,16 +184,15 @@ def test_a_bound_lies_outside_the_normal_one() -> None:
         assert normal_quantile(alpha) < mean_bound(1.0, alpha) < 1.6 * normal_quantile(alpha)
 
 
+def normal_quantile(alpha: float) -> float:
+    """Two-sided, in standard deviations."""
+    return float(stats.norm.isf(alpha / 2))
+
+
 def test_a_bound_needs_sensible_figures() -> None:
     """A negative error is a mistake."""
     with pytest.raises(ValueError, match="no bound"):
         mean_bound(-1.0, 0.01)
-
-
-def test_deviations_without_any_error_are_all_or_nothing() -> None:
-    """An exact value either agrees or does not."""
-    assert deviations(1.0, 1.0, 0.0) == 0
-    assert deviations(1.1, 1.0, 0.0) == math.inf
 
 
 @pytest.mark.parametrize(("dtype", "numpy"), [("float16", np.float16), ("float32", np.float32)])

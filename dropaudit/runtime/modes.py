@@ -1,0 +1,55 @@
+"""What the figures of a site say of evaluation: whether it drops there, and which code that is."""
+
+from __future__ import annotations
+
+import re
+
+from dropaudit.runtime.evidence import BY_STATE, Evidence
+
+_ON_PURPOSE = re.compile(r"(?i:prenet|monte_?carlo|always_?on)|(^|_)MC(?=[A-Z_]|$)")
+
+
+def acts_in_eval(seen: Evidence) -> bool:
+    """Whether something was dropped in eval mode (a classic factor q is no drop)."""
+    site, forward = seen.site, seen.site.eval
+    if site.complemented or not forward.acted or _ON_PURPOSE.search(site.class_name):
+        return False
+    if site.kind in BY_STATE or not forward.elements:
+        return True
+    return forward.drops > 0 or (site.kind == "noise" and (forward.spread or 0.0) > 1e-2)
+
+
+def mode_code(seen: Evidence) -> str | None:
+    """Which code explains that dropout is on in evaluation, or cannot be switched off."""
+    site = seen.site
+    on = site.training.acted > 0 or site.eval.acted > 0
+    obeys = site.switched or (site.follows and site.eval.calls > 0 and not site.eval.acted)
+    if site.built_in_forward:
+        return "DRP203" if on and not obeys else None
+    if not site.registered:
+        return "DRP204" if on and not obeys else None
+    if site.switched or not acts_in_eval(seen):
+        return None
+    if site.kind == "attention":
+        return "DRP201" if "multi_head" in site.function else "DRP202"
+    if site.kind == "mask" or site.inside == "mask":
+        return "DRP216"
+    return "DRP216" if site.is_module and site.inside == "" else "DRP201"
+
+
+def eval_figures(seen: Evidence) -> str:
+    """For example "it dropped 400 of 4,096 elements in 2 of 2 calls"."""
+    forward = seen.site.eval
+    calls = f"in {forward.acted:,} of {forward.calls:,} calls"
+    if forward.drops:
+        return f"it dropped {forward.drops:,} of {forward.draws:,} draws {calls}"
+    return f"it drew random numbers {calls}"
+
+
+def eval_counts(seen: Evidence) -> dict[str, float]:
+    """The same, by name."""
+    forward = seen.site.eval
+    counts = {"calls": forward.calls, "acted": forward.acted}
+    if forward.draws:
+        counts |= {"drops": forward.drops, "draws": forward.draws}
+    return {name: float(value) for name, value in counts.items()}
