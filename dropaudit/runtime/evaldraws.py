@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from dropaudit.catalogue import pages
 from dropaudit.findings import Finding, Location, Severity
-from dropaudit.runtime import sites
 from dropaudit.runtime.observer import Observer
 from dropaudit.runtime.places import location, user_line
 from dropaudit.runtime.sites import Application
+from dropaudit.runtime.within import Within
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Drawn:
     attention: bool
 
 
-class EvalDraws(TorchFunctionMode):
+class EvalDraws(Within):
     """Writes down the dropout functions that are told to drop while it is entered."""
 
     def __init__(self, observer: Observer) -> None:
@@ -40,16 +37,10 @@ class EvalDraws(TorchFunctionMode):
         self._observer = observer
         self.drawn: list[Drawn] = []
 
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        asked = _asked(func, args, kwargs)
-        if asked is not None and asked.on and asked.p and asked.p > 0:
-            self._note(asked)
-        return func(*args, **kwargs)
-
-    def _note(self, asked: Application) -> None:
+    def noted(self, asked: Application) -> None:
+        """Keep it with its place, if it drops."""
+        if not asked.on or not asked.p or asked.p <= 0:
+            return
         module = _caller()
         path = self._observer.open[-1] if self._observer.open else "-"
         file, line = user_line()
@@ -100,21 +91,6 @@ def _finding(drawn: Drawn, known: set[nn.Module], model: nn.Module) -> Finding:
         code = "DRP205"
         message += ": its module was put into training mode again"
     return finding(code, drawn.where, message, (("p", drawn.p),))
-
-
-def _asked(func: Any, args: Any, kwargs: Any) -> Application | None:
-    signature = sites.FUNCTIONS.get(func)
-    if signature is not None:
-        return sites.function_application(signature, args, kwargs)
-    if func is sites.ATTENTION:
-        p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
-        return Application("attention", "F.scaled_dot_product_attention", float(p), True)
-    if func is sites.MULTI_HEAD:
-        names = ("dropout_p", "training")
-        bound = dict(zip(names, (args[10:11] + args[13:14]), strict=False)) | kwargs
-        p, on = bound.get("dropout_p", 0.0), bool(bound.get("training", True))
-        return Application("attention", "F.multi_head_attention_forward", float(p), on)
-    return None
 
 
 def _caller() -> nn.Module | None:

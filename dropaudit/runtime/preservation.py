@@ -6,7 +6,7 @@ import copy
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -139,6 +139,30 @@ def preserved(*modules: nn.Module) -> Iterator[Snapshot]:
         yield snapshot
     finally:
         snapshot.restore()
+
+
+@contextmanager
+def replaying() -> Iterator[Callable[[], None]]:
+    """Gives a function that puts every random state back to what it was at the start.
+
+    >>> with replaying() as replay:
+    ...     first = torch.rand(3)
+    ...     replay()
+    ...     again = torch.rand(3)
+    >>> torch.equal(first, again)
+    True
+    """
+    state = _RandomState()
+    yield state.restore
+
+
+def random_states() -> list[bytes]:
+    """The states of torch's generators, on the CPU and on the devices in use, to compare."""
+    states = [torch.default_generator.get_state()]
+    for backend in _devices():
+        found = _states(backend)
+        states += found if isinstance(found, list) else [found]
+    return [state.numpy().tobytes() for state in states]
 
 
 def seed(number: int) -> None:

@@ -1,0 +1,160 @@
+"""Attention, and what shows no mask at all: inner products, and replayed directional derivatives.
+
+For fixed random numbers a forward pass is a function, and its backward pass must be the
+derivative: `<dy, (f(x + h v) - f(x - h v)) / 2h> == <dx, v>` for any direction v. Attention is
+linear in its values, so that `<dO, O> == <dV, V>` for each batch entry and head without a replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dropaudit.runtime.ledger import PRODUCT_BOUND
+from dropaudit.runtime.lens import Sample, output
+from dropaudit.runtime.measure import product_gap
+from dropaudit.runtime.preservation import replaying
+from dropaudit.runtime.subject import Subject
+from dropaudit.runtime.trials import values
+
+if TYPE_CHECKING:
+    from dropaudit.runtime.examination import Examination
+
+_STEP = 1e-5
+_DIRECTIONS = 4
+_BOUND = 1e-3
+_KEYS = 64
+
+
+def kind_of(subject: Subject, tensors: Sequence[Tensor], kind: str) -> str:
+    """ "attention", "recurrent", or what the name says."""
+    if isinstance(subject.module, nn.RNNBase):
+        return "recurrent"
+    return "attention" if subject.module is None and _is_attention(subject, tensors) else kind
+
+
+def measure(examination: Examination, kind: str) -> None:
+    """Fill in what can be measured without a mask."""
+    subject, tensors = examination.subject, examination.tensors
+    if kind == "attention":
+        _probabilities(examination)
+        for _ in range(4):
+            _values(examination)
+    _modes(examination, attention=kind == "attention")
+    if tensors[0].dtype == torch.float64 and _replays(subject, tensors):
+        for _ in range(_DIRECTIONS):
+            _direction(examination)
+
+
+def _is_attention(subject: Subject, tensors: Sequence[Tensor]) -> bool:
+    """Three tensors of one shape, and linear in the third: no values, no output."""
+    if len(tensors) != 3 or any(t.shape != tensors[0].shape for t in tensors):
+        return False
+    if tensors[0].dim() < 3:
+        return False
+    q, k, v = (t.detach().clone() for t in tensors)
+    nothing = output(subject.call([q, k, torch.zeros_like(v)]))
+    whole = output(subject.call([q, k, torch.ones_like(v)]))
+    return whole.shape == v.shape and not bool(nothing.any()) and bool(whole.any())
+
+
+def _probabilities(examination: Examination) -> None:
+    """Equal scores and one-hot values: the output is the mask, scaled, over the number of keys.
+
+    What is never kept in any call is masked out (causal attention), and no draw.
+    """
+    subject, like = examination.subject, examination.tensors[0]
+    shape = (2, 4, _KEYS, _KEYS) if like.dim() == 4 else (8, _KEYS, _KEYS)
+    zero = like.new_zeros(shape)
+    one_hot = torch.eye(_KEYS, dtype=like.dtype, device=like.device).expand(shape).contiguous()
+    calls = []
+    try:
+        for _ in range(examination.wanted // zero.numel() + 8):
+            with torch.no_grad():
+                calls.append(output(subject.call([zero, zero.clone(), one_hot.clone()])))
+    except Exception:
+        return  # another layout: its inner products are still compared
+    seen = torch.stack(calls)
+    allowed = (seen != 0).any(0)
+    keys = allowed.sum(-1, keepdim=True).clamp_min(1)
+    total = seen.to(torch.float64).sum(-1).mean()
+    if not 0.2 < float(total) < 5:
+        return  # the values are not where this looked for them
+    x = (allowed / keys).to(torch.float64)
+    for y in calls:
+        examination.forward(Sample(x, torch.where(allowed, y, 0).to(torch.float64)))
+
+
+def _values(examination: Examination) -> None:
+    q, k, v = (t.detach().clone().requires_grad_(True) for t in examination.tensors)
+    out = output(examination.subject.call([q, k, v * 1]))
+    if not out.requires_grad:
+        return
+    d_out = values(out.shape, out.dtype, out.device)
+    (dv,) = torch.autograd.grad(out, v, d_out, allow_unused=True)
+    if dv is None:
+        return
+    rows = out.shape[0] * (out.shape[1] if out.dim() == 4 else 1)
+    gaps = product_gap(
+        (d_out * out.detach()).reshape(rows, -1), (dv * v.detach()).reshape(rows, -1)
+    )
+    examination.products(gaps.tolist(), PRODUCT_BOUND[out.dtype])
+
+
+def _modes(examination: Examination, *, attention: bool) -> None:
+    """Whether outputs change from call to call: they must in training, and not in eval."""
+    still = None
+    if examination.subject.has_mode:
+        still = examination.eval_output()
+        for _ in range(3):
+            examination.evaluated(still)
+    for _ in range(4):
+        examination.trained(still, count=not attention)
+
+
+def _replays(subject: Subject, tensors: Sequence[Tensor]) -> bool:
+    with replaying() as replay, torch.no_grad():
+        first = output(subject.call([t.clone() for t in tensors]))
+        replay()
+        return torch.equal(first, output(subject.call([t.clone() for t in tensors])))
+
+
+def _direction(examination: Examination) -> None:
+    """One direction through all inputs and parameters at once."""
+    subject, tensors = examination.subject, examination.tensors
+    held = (
+        []
+        if subject.module is None
+        else [
+            p for p in subject.module.parameters() if p.requires_grad and p.dtype == torch.float64
+        ]
+    )
+    with replaying() as replay:
+        leaves = [t.detach().clone().requires_grad_(True) for t in tensors]
+        y = output(subject.call([leaf * 1 for leaf in leaves]))
+        if not y.requires_grad:
+            return
+        dy = values(y.shape, y.dtype, y.device)
+        found = torch.autograd.grad(y, [*leaves, *held], dy, allow_unused=True)
+        along = [values(t.shape, torch.float64, t.device) for t in (*leaves, *held)]
+        sides = []
+        for side in (_STEP, -2 * _STEP):
+            with torch.no_grad():
+                for parameter, v in zip(held, along[len(leaves) :], strict=True):
+                    parameter.add_(v, alpha=side)
+                at = _STEP if side > 0 else -_STEP
+                moved = [leaf.detach() + at * v for leaf, v in zip(leaves, along, strict=False)]
+                replay()
+                sides.append(output(subject.call(moved)))
+        with torch.no_grad():
+            for parameter, v in zip(held, along[len(leaves) :], strict=True):
+                parameter.add_(v, alpha=_STEP)
+    slope = (sides[0] - sides[1]) / (2 * _STEP)
+    left = (dy * slope).reshape(1, -1)
+    right = torch.cat(
+        [(g * v).reshape(1, -1) for g, v in zip(found, along, strict=True) if g is not None], 1
+    )
+    examination.products(product_gap(left, right).tolist(), _BOUND)

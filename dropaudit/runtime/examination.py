@@ -1,0 +1,362 @@
+"""One subject with tensors of one dtype: called until everything that is judged was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dropaudit.findings import Finding
+from dropaudit.runtime import directions
+from dropaudit.runtime.evaldraws import finding
+from dropaudit.runtime.lens import Affine, Direct, Sample, lens_of, output
+from dropaudit.runtime.measure import (
+    BackwardTotal,
+    ForwardTotal,
+    backward_sums,
+    forward_sums,
+    tolerance,
+    unit_sums,
+    verdicts,
+)
+from dropaudit.runtime.preservation import random_states
+from dropaudit.runtime.sampling import Sampler
+from dropaudit.runtime.subject import Subject
+from dropaudit.runtime.trace import Forward, Freshness, Site
+from dropaudit.runtime.trials import DRAWS, draws_of, layouts, power_shape, values
+from dropaudit.runtime.within import Within
+
+_MOST_CALLS = 400
+_PROBES = 64
+_OWN_RATES = ("alpha", "noise", "block")
+"""Kinds for which p = 0 or p = 1 is not simply all or nothing."""
+
+
+class Examination:
+    """The measurements on one subject, for tensors of one dtype.
+
+    Args:
+        subject: what is called.
+        tensors: what one call takes.
+        own: whether the tensors were made for the check: others may be made too.
+        lead: whether this is the dtype that is measured with the full number of draws.
+    """
+
+    def __init__(
+        self, subject: Subject, tensors: Sequence[Tensor], *, own: bool, lead: bool
+    ) -> None:
+        self.subject, self.tensors, self._own = subject, list(tensors), own
+        self.wanted = DRAWS if lead else DRAWS // 8
+        self._sampler = Sampler(None)
+        self._training = Forward()
+        self._eval = Forward()
+        self._forward, self._forward_eval = ForwardTotal(), ForwardTotal()
+        self._backward = BackwardTotal()
+        self._freshness = Freshness()
+        self._no_gradient = 0
+        self._host_mask = 0
+        self._last: Tensor | None = None
+        self._probed: float | None = None
+        self.every_dtype = True
+        """Whether other dtypes show something of their own: not where differences are taken."""
+        self.extra: list[Finding] = []
+        """What no record of a trace holds: findings about p = 0 and p = 1."""
+
+    def site(self) -> Site:
+        """Everything measured, as a record."""
+        subject, dtype = self.subject, self.tensors[0].dtype
+        self._look_within()
+        kind = subject.kind
+        lens = lens_of(subject, self.tensors, kind)
+        units = self._units(lens, kind) if lens is not None else None
+        if lens is None:
+            self.every_dtype = dtype != torch.float64
+            kind = directions.kind_of(subject, self.tensors, kind)
+            self.every_dtype |= kind == "attention"
+            directions.measure(self, kind)
+        else:
+            kind = "elementwise" if kind == "region" else kind
+            self.every_dtype = not isinstance(lens, Affine)
+            self._mask(lens, units)
+            self._evaluate(lens)
+            self._other_rates(lens)
+        forward = self._forward.record(self._training)
+        if kind == "elementwise" and (forward.spread or 0) > 0.05:
+            kind = "noise"
+        if kind in ("recurrent", "region"):
+            forward = replace(forward, mean=None, mean_error=None)
+        return Site(
+            module="" if subject.module is not None else "-",
+            class_name="" if subject.module is None else type(subject.module).__name__,
+            kind=kind,
+            function=subject.name,
+            where=subject.where,
+            p=subject.p,
+            p_least=subject.p,
+            p_most=subject.p,
+            dtype=str(dtype).removeprefix("torch."),
+            tolerance=1e-6 if isinstance(lens, Affine) else tolerance(dtype),
+            is_module=subject.module is not None,
+            inside=subject.inside if subject.module is not None else "",
+            training=forward,
+            eval=self._forward_eval.record(self._eval),
+            probed_eval=self._probed,
+            backward=self._backward.record(),
+            no_gradient=self._no_gradient,
+            freshness=self._freshness,
+            host_mask=self._host_mask if not self._freshness.repeats else 0,
+        )
+
+    def _look_within(self) -> None:
+        """What functions of torch the subject calls: alpha dropout is known by name only."""
+        subject = self.subject
+        with Within() as within:
+            output(subject.call([t.detach().clone() for t in self.tensors]))
+        made = within.applications
+        subject.inside = "function" if made else "mask"
+        if len(made) == 1 and made[0].kind == "alpha" and subject.p in (None, made[0].p):
+            subject.kind, subject.p = "alpha", made[0].p
+
+    def _units(self, lens: Direct | Affine, kind: str) -> tuple[int, ...] | None:
+        """Along which dimensions decisions differ; None: along all of them."""
+        if kind in ("path", "block"):
+            return (0,)
+        x = self.tensors[0]
+        varying: set[int] = set()
+        drops = 0
+        for _ in range(_PROBES):
+            sample = lens.sample(self.subject, self.tensors, gradient=False)
+            kept = sample.y != 0
+            varying |= {
+                dim
+                for dim in range(x.dim())
+                if dim not in varying and bool((kept != kept.narrow(dim, 0, 1)).any())
+            }
+            drops += int((~kept).sum()) if kept.any() else 0
+            if len(varying) == x.dim() or (varying and drops > 4 * kept.numel()):
+                break
+        if len(varying) == x.dim() or not varying:
+            return None
+        return tuple(sorted(varying))
+
+    def _mask(self, lens: Direct | Affine, units: tuple[int, ...] | None) -> None:
+        """Training mode, until enough was drawn: the calls of one shape, then other layouts."""
+        for _ in range(4):
+            self._train(lens, self.tensors, units, gradient=True)
+        self._last = None
+        tensors = self._enlarged(lens, units)
+        drawn = 0
+        for number in range(_MOST_CALLS):
+            drawn += self._train(lens, tensors, units, gradient=False)
+            if number >= 3 and drawn >= self.wanted:
+                break
+        if self._freshness.repeats:
+            again = self._freshness.repeats if self.subject.reseeds(self.tensors) else 0
+            self._freshness = replace(self._freshness, reseeded=again)
+        self._last = None
+        for others in self._others(lens):
+            self._train(lens, others, units, gradient=True)
+        if self.subject.takes_inplace or self.subject.inplace_attribute:
+            self._last = None
+            with self.subject.working_in_place():
+                self._train(lens, self.tensors, units, gradient=True, inplace=True)
+
+    def _enlarged(self, lens: Direct | Affine, units: tuple[int, ...] | None) -> list[Tensor]:
+        if not self._own:
+            return self.tensors
+        x = self.tensors[0]
+        shape = power_shape(x.shape, units)
+        larger = [values(shape, x.dtype, x.device) for _ in self.tensors]
+        try:
+            lens.sample(self.subject, larger, gradient=False)
+        except Exception:
+            return self.tensors  # it takes this shape only
+        return larger
+
+    def _others(self, lens: Direct | Affine) -> Iterator[list[Tensor]]:
+        """The shape in other memory layouts, as far as the subject takes them."""
+        x = self.tensors[0]
+        if not self._own or len(self.tensors) > 1:
+            return
+        for other in layouts(x.shape, x.dtype, x.device):
+            try:
+                lens.sample(self.subject, [other], gradient=False)
+            except Exception:
+                continue  # `.view` on a transposed tensor and the like: said aloud, no silent fault
+            yield [other]
+
+    def _train(
+        self,
+        lens: Direct | Affine,
+        tensors: Sequence[Tensor],
+        units: tuple[int, ...] | None,
+        *,
+        gradient: bool,
+        inplace: bool = False,
+    ) -> int:
+        sample = lens.sample(self.subject, tensors, gradient=gradient, inplace=inplace)
+        x, y, moved = sample.x, sample.y, sample.moved
+        dropped = bool(((y == 0) & (x != 0)).any())
+        changed = bool((x != y).any())
+        call = self._training.calls + 1
+        self.count(acted=changed or moved, filled=x.numel() > 0, first=call)
+        if not x.numel():
+            return 0
+        kept = bool((y != 0).any())
+        self._host_mask += dropped and kept and not moved and not self.subject.private_generator()
+        self._forward.add(self._sums(sample, units))
+        if changed and isinstance(lens, Direct):  # the same input gives the same output
+            self.fresh(y, draws_of(x.shape, units), call)
+        elif changed:
+            self.fresh(verdicts(x, y), draws_of(x.shape, units), call)
+        if gradient:
+            self._differentiated(sample, lens, call)
+        return draws_of(x.shape, units)
+
+    def count(self, *, acted: bool, filled: bool, first: int) -> None:
+        """Count a call in training mode."""
+        old, p = self._training, self.subject.p
+        self._training = replace(
+            old,
+            calls=old.calls + 1,
+            acted=old.acted + acted,
+            asked=old.asked + (filled and (p is None or 0 < p < 1)),
+            first_step=first if acted and old.first_step is None else old.first_step,
+        )
+
+    def forward(self, sample: Sample) -> None:
+        """Add a call whose mask was made visible."""
+        y, x = sample.y, sample.x
+        call = self._training.calls + 1
+        self.count(acted=bool((x != y).any()), filled=True, first=call)
+        self._forward.add(self._sums(sample, None))
+        self.fresh(verdicts(x, y), int((x != 0).sum()), call)
+
+    def products(self, gaps: list[float], bound: float) -> None:
+        """Add the normalized gaps of inner products of one call."""
+        self._backward.add_products(gaps, bound, max(self._training.calls, 1))
+
+    def eval_output(self) -> Tensor:
+        """The output in eval mode."""
+        return _eval_output(self.subject, self.tensors)
+
+    def evaluated(self, still: Tensor) -> None:
+        """Call in eval mode once more: the output must be `still`, no generator may move."""
+        before = random_states()
+        same = torch.equal(self.eval_output(), still)
+        self._count_eval(acted=not same or random_states() != before)
+
+    def trained(self, still: Tensor | None, *, count: bool) -> None:
+        """Call in training mode: the output must differ from that of the last call."""
+        before = random_states()
+        with torch.no_grad():
+            y = output(self.subject.call([t.detach().clone() for t in self.tensors])).detach()
+        moved = random_states() != before
+        changed = still is not None and not torch.allclose(y, still, rtol=1e-5, atol=1e-6)
+        if count:
+            call = self._training.calls + 1
+            acted = moved or changed
+            self.count(acted=acted, filled=True, first=call)
+            if acted:
+                self.fresh(y, y.numel(), call)
+
+    def fresh(self, verdict: Tensor, joint: int, step: int) -> None:
+        """Compare a mask with that of the call before."""
+        last, self._last = self._last, verdict
+        if last is None or last.shape != verdict.shape or not bool((verdict > 0).any()):
+            return
+        old, same = self._freshness, bool(torch.equal(last, verdict))
+        self._freshness = replace(
+            old,
+            compared=old.compared + 1,
+            repeats=old.repeats + same,
+            joint=(min(old.joint, joint) if old.repeats else joint) if same else old.joint,
+            first_step=step if same and old.first_step is None else old.first_step,
+        )
+
+    def _sums(self, sample: Sample, units: tuple[int, ...] | None) -> list[float]:
+        x, y = sample.x.reshape(1, -1), sample.y.reshape(1, -1)
+        if units is None or sample.x.dim() < max(units, default=0) + 1:
+            return _first(forward_sums(x, y))
+        unit, count = self._sampler.units(tuple(sample.x.shape), units, x.device)
+        return _first(unit_sums(x, y, unit, count))
+
+    def _differentiated(self, sample: Sample, lens: Direct | Affine, call: int) -> None:
+        if sample.dx is None or sample.dy is None:
+            self._no_gradient += 1
+            return
+        dtype = sample.y.dtype
+        bound = (
+            1e-6 if isinstance(lens, Affine) else tolerance(dtype) * (16 if lens.shift[0] else 1)
+        )
+        tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
+        for four in ((sample.x, sample.y, sample.dx, sample.dy), sample.again):
+            if four is not None:
+                x, y, dx, dy = (side.reshape(1, -1) for side in four)
+                self._backward.add(_first(backward_sums(x, y, dx, dy, bound, tiny)), call)
+
+    def _evaluate(self, lens: Direct | Affine) -> None:
+        """Eval mode, twice with different random numbers."""
+        if not self.subject.has_mode:
+            return
+        for _ in range(4):
+            before = random_states()
+            x = self.tensors[lens.index if isinstance(lens, Affine) else 0].detach()
+            y = _eval_output(self.subject, self.tensors)
+            moved = random_states() != before
+            if isinstance(lens, Affine):
+                same = torch.equal(y, _eval_output(self.subject, self.tensors))
+                self._count_eval(acted=moved or not same)
+                continue
+            ratio = (y / x).to(torch.float64)
+            constant = float((ratio - ratio.mean()).abs().max()) <= 0.02 * abs(float(ratio.mean()))
+            if constant and self._probed is None:
+                self._probed = float(ratio.mean())
+                if abs(self._probed - 1) <= 4 * torch.finfo(x.dtype).eps:
+                    self._probed = 1.0
+            self._count_eval(acted=moved or not constant)
+            self._forward_eval.add(_first(forward_sums(x.reshape(1, -1), y.reshape(1, -1))))
+
+    def _count_eval(self, *, acted: bool) -> None:
+        old, p = self._eval, self.subject.p
+        self._eval = replace(
+            old,
+            calls=old.calls + 1,
+            acted=old.acted + acted,
+            asked=old.asked + (p is None or 0 < p < 1),
+            first_step=1 if acted else old.first_step,
+        )
+
+    def _other_rates(self, lens: Direct | Affine) -> None:
+        """With p = 0 nothing is dropped or scaled; with p = 1 nothing is left."""
+        subject = self.subject
+        for p in (0.0, 1.0):
+            other = subject.with_p(p)
+            if other is None or isinstance(lens, Affine) or subject.kind in _OWN_RATES:
+                continue
+            try:
+                other.p = p
+                y = output(other.call([t.clone() for t in self.tensors]))
+            except Exception:
+                continue  # it refuses the rate, aloud
+            x = self.tensors[0]
+            if y.shape != x.shape:
+                continue
+            left = float((y.detach() - x * (1 - p)).abs().max())
+            # Not a number at p = 1 is 0 / 0: careless, but no use of such a rate was asked for.
+            if left > 8 * torch.finfo(x.dtype).eps * float(x.abs().max()):
+                does = "changes its input" if p == 0 else "keeps some of its input"
+                what = f"{subject.name} with p = {p:g} {does}"
+                self.extra.append(finding("DRP110", subject.where, what, (("p", p), ("off", left))))
+
+
+def _eval_output(subject: Subject, tensors: Sequence[Tensor]) -> Tensor:
+    with torch.no_grad():
+        return output(subject.call([t.detach().clone() for t in tensors], training=False))
+
+
+def _first(rows: Tensor) -> list[float]:
+    found: list[float] = rows[0].tolist()
+    return found
