@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
 
 if TYPE_CHECKING:
+    from dropaudit.runtime.auditor import audit
+    from dropaudit.runtime.comparison import compare_modes
+    from dropaudit.runtime.conformance import check_dropout
+    from dropaudit.runtime.declared import site
     from dropaudit.runtime.failure import DropoutAuditError, DropoutAuditWarning
+    from dropaudit.runtime.judge import judge
     from dropaudit.runtime.report import Report
     from dropaudit.runtime.trace import Trace
 

@@ -62,6 +62,41 @@ def test_the_wheel_holds_the_package_and_nothing_else(members: list[str]) -> Non
     assert tops == {"dropaudit", next(top for top in tops if top.endswith(".dist-info"))}
 
 
+def test_the_wheel_registers_the_command_and_the_pytest_plugin(wheel: Path) -> None:
+    """Or nobody would ever load the plugin."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith("entry_points.txt"))
+        text = archive.read(name).decode()
+    assert "[pytest11]\ndropaudit = dropaudit.pytest_plugin" in text
+    assert "dropaudit = dropaudit.cli:main" in text
+
+
+def test_an_audit_without_torch_is_one_sentence(empty: Path, tmp_path: Path) -> None:
+    """On the command line and in Python; nothing has run by then."""
+    (tmp_path / "train.py").write_text("print('ran')")
+    command = [empty.with_name("dropaudit"), "run", "train.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "Error: dropaudit run needs PyTorch: pip install 'dropaudit[torch]'\n"
+    for name in ("audit", "site", "compare_modes", "check_dropout"):
+        code = f"try: from dropaudit import {name}\nexcept ImportError as error: print(error)"
+        run = subprocess.run([empty, "-c", code], capture_output=True, text=True, check=False)
+        assert run.stdout == (
+            f"dropaudit.{name} needs PyTorch: pip install 'dropaudit[torch]'\n"
+        ), run.stderr
+
+
+def test_a_trace_is_judged_without_torch(empty: Path, tmp_path: Path) -> None:
+    """Somebody else's trace, on a machine that could not have made it."""
+    code = "from dropaudit import Trace; print(Trace(steps=3).to_json())"
+    trace = subprocess.run([empty, "-c", code], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "trace.json").write_text(trace)
+    command = [empty.with_name("dropaudit"), "judge", "trace.json"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "DRP002 nothing-observed (warning)" in run.stdout
+
+
 def test_an_installed_scan_finds_the_marked_lines(empty: Path) -> None:
     """The console script works outside the repository, from a folder that is not the source."""
     fixture = ROOT / "fixtures" / "tagger"

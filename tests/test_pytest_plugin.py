@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
+
+from dropaudit.pytest_plugin import OPTIONS
 
 Run = Callable[..., pytest.RunResult]
 
@@ -116,7 +119,6 @@ def test_what_is_not_audited_or_not_wrong_passes(run: Run, body: str) -> None:
         "with dropout_audit():\n        net.find()",
         "dropout_audit(); dropout_audit(on_finding='collect'); net.find()",
         "dropout_audit(fail_on='warning'); net.find(severity='warning')",
-        "dropout_audit(on_finding='warn'); net.find()",
         "dropout_audit(evry=2)",
         "dropout_audit(on_finding='rise')",
         "dropout_audit(every=0)",
@@ -125,6 +127,16 @@ def test_what_is_not_audited_or_not_wrong_passes(run: Run, body: str) -> None:
 def test_what_is_wrong_fails(run: Run, body: str) -> None:
     """Also in one of several audits; a warning under pytest's `error` filter; a wrong option."""
     run(f"def test_net(dropout_audit):\n    {body}\n").assert_outcomes(failed=1)
+
+
+def test_a_warning_that_is_an_error_reads_like_one(run: Run) -> None:
+    """Under pytest's filter `error`; otherwise it is listed among the warnings."""
+    body = "def test_net(dropout_audit):\n    dropout_audit(on_finding='warn'); net.find()\n"
+    result = run(body)
+    result.assert_outcomes(failed=1)
+    assert "the dropout audit found 1 error: DRP201 bad-dropout" in result.stdout.str()
+    assert "pytest_plugin" not in result.stdout.str()
+    run(body, "-W", "default").assert_outcomes(passed=1, warnings=1)
 
 
 def test_several_audits_fail_in_one_text(run: Run) -> None:
@@ -328,6 +340,92 @@ def test_nothing_is_started_before_torch_is_there(pytester: pytest.Pytester) -> 
     )
     result = pytester.runpytest_subprocess("--dropaudit", "-p", "no:randomly")
     result.assert_outcomes(passed=2, failed=1)
+
+
+LIVE = """
+import pytest, torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return F.dropout(self.layer(x), 0.5{mode})
+
+
+def step(net):
+    net.train()(torch.randn(64, 64)).sum().backward()
+    with torch.no_grad():
+        net.eval()(torch.randn(64, 64))
+
+
+def test_plain():
+    step(Net())
+
+def test_fixture(dropout_audit):
+    net = Net()
+    audit = dropout_audit(net)
+    step(net)
+    audit.stop()
+    assert audit.report.sites
+
+@pytest.mark.dropaudit(every=1, elements="all", alpha=1e-6, fail_on="error", sites=())
+def test_marker():
+    step(Net())
+
+@pytest.mark.dropaudit(on_finding="warn")
+def test_warned():
+    with pytest.warns(UserWarning):  # not ours: that one comes at the end of the test
+        import warnings; warnings.warn("")
+    step(Net())
+
+@pytest.mark.dropaudit(enabled=False)
+def test_off():
+    step(Net())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "failed"), [((), 3), (("--dropaudit",), 4), (("--dropaudit", "-n2"), 4)]
+)
+def test_a_live_model_that_drops_in_eval_fails(
+    pytester: pytest.Pytester, arguments: tuple[str, ...], failed: int
+) -> None:
+    """With the real auditor, as users run it."""
+    pytester.makeini("[pytest]\naddopts = --strict-markers\nfilterwarnings = error\n")
+    pytester.makepyfile(test_live=LIVE.replace("{mode}", ""))
+    result = pytester.runpytest_subprocess(*arguments)
+    result.assert_outcomes(failed=failed, passed=5 - failed)
+    result.stdout.fnmatch_lines(
+        [
+            "the dropout audit found 1 error: DRP201 functional-dropout-ignoring-mode",
+            "    site      (the model) at test_live.py:12",
+            "*= dropout audit =*",
+            "1 site of dropout seen in * tests",
+        ]
+    )
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dropaudit",)])
+def test_its_healthy_twin_passes(pytester: pytest.Pytester, arguments: tuple[str, ...]) -> None:
+    """The same tests, with the mode handed on."""
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makepyfile(test_live=LIVE.replace("{mode}", ", self.training"))
+    result = pytester.runpytest_subprocess(*arguments)
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["nothing was found"])
+
+
+def test_options_are_those_of_audit() -> None:
+    """The plugin knows their names without importing torch."""
+    from dropaudit import audit
+
+    taken = inspect.signature(audit).parameters.values()
+    assert tuple(p.name for p in taken if p.kind is p.KEYWORD_ONLY) == OPTIONS
 
 
 def imported(program: str) -> set[str]:
