@@ -21,6 +21,7 @@ from torch import Tensor
 from dropaudit.runtime.places import calling_codes
 
 _UNIFORM = {"rand", "rand_like", "uniform_"}
+CONSTANT = {"full", "full_like", "new_full"}
 _BERNOULLI = {"bernoulli", "bernoulli_"}
 _LESS, _MORE = {"lt", "le", "less", "less_equal"}, {"gt", "ge", "greater", "greater_equal"}
 _KEEPS = {
@@ -48,7 +49,7 @@ RANDOM = (
 class _Followed:
     tensor: ref[Tensor]
     stage: str
-    """ "uniform", "shifted" (uniform plus a number, before its floor) or "mask"."""
+    """ "constant" (one probability), "uniform", "shifted" (plus a number, before its floor), "mask"."""
     keep: float | None
     draw: int
     flipped: bool = False
@@ -98,15 +99,12 @@ class Handmade:
 
     def rescaled(self, name: str, args: Any, kwargs: Mapping[str, Any]) -> _Scaled | None:
         """An activation that a function of this name is about to multiply by a number."""
-        if name not in _TIMES or len(args) < 2:
+        factor = factor_of(name, args)
+        if factor is None:
             return None
-        first, second = args[0], args[1]
-        x, number = (first, _number(second)) if isinstance(first, Tensor) else (second, None)
-        if number is None and name in _MAKES_NEW and isinstance(second, Tensor):
-            x, number = second, _number(first)
-        if not isinstance(x, Tensor) or number is None or number <= 0 or self._of(x) is not None:
+        x = args[0] if isinstance(args[0], Tensor) and args[0].dim() else args[1]
+        if not isinstance(x, Tensor) or self._of(x) is not None:
             return None
-        factor = 1 / number if name not in _MAKES_NEW else number
         before = self._scaled.get(id(x))
         if before is not None and before.tensor() is x:
             return replace(before, gain=before.gain * factor)
@@ -179,8 +177,16 @@ class Handmade:
         if name in _UNIFORM:
             self._remember(result, "uniform", None, next(self._draws))
             return
+        if name in CONSTANT:
+            value = _number(kwargs.get("fill_value", args[-1] if args else None))
+            if value is not None and 0 < value < 1:
+                self._remember(result, "constant", value, -1)
+            return
         if name in _BERNOULLI:
             keep = _number(args[1] if len(args) > 1 else kwargs.get("p"))
+            chances = self._of(args[0]) if args else None
+            if keep is None and chances is not None and chances.stage == "constant":
+                keep = chances.keep
             self._remember(result, "mask", keep, next(self._draws))
             return
         operands = [*args, *kwargs.values()]
@@ -201,6 +207,8 @@ class Handmade:
                 return replace(old, stage="mask", keep=keep)
             if name in ("add", "add_", "__radd__") and number is not None:
                 return replace(old, stage="shifted", keep=number)
+            return replace(old) if name in _KEEPS else None
+        if old.stage == "constant":
             return replace(old) if name in _KEEPS else None
         if old.stage == "shifted":
             if name in ("floor", "floor_"):
@@ -268,6 +276,19 @@ def _number(value: Any) -> float | None:
         with torch._C.DisableTorchFunction():
             return float(value)
     return None
+
+
+def factor_of(name: str, args: Any) -> float | None:
+    """The positive number by which a function of this name multiplies a tensor, if it does."""
+    if name not in _TIMES or len(args) < 2:
+        return None
+    first, second = args[0], args[1]
+    number = _number(second)
+    if number is None and name in _MAKES_NEW:
+        number = _number(first)
+    if number is None or number <= 0:
+        return None
+    return number if name in _MAKES_NEW else 1 / number
 
 
 def function_name(function: Callable[..., Any]) -> str:

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
 from dropaudit.runtime.attention import AttentionCall
-from dropaudit.runtime.handmade import RANDOM, function_name
+from dropaudit.runtime.handmade import CONSTANT, RANDOM, function_name
 from dropaudit.runtime.sites import (
     ATTENTION,
     FAST_PATH,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dropaudit.runtime.recorder import Begun, Recorder
 
 _MODULE: Any = nn.Module
+_FUNCTION: Any = torch.autograd.Function
 _HOST = {"from_numpy", "tensor", "as_tensor", "frombuffer", "asarray"}
 _DROP = re.compile(r"drop(?!_last)", re.IGNORECASE)
 
@@ -105,14 +106,14 @@ class Interception:
             return interception.function_applied(apply, cls, args, kwargs)
 
         self._patched_apply = classmethod(patched)
-        torch.autograd.Function.apply = self._patched_apply
+        _FUNCTION.apply = self._patched_apply
         self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
 
     def _uninstall(self) -> None:
         if vars(nn.Module).get("__call__") is self._patched_call:
             _MODULE.__call__ = self._call
         if vars(torch.autograd.Function).get("apply") is self._patched_apply:
-            torch.autograd.Function.apply = self._apply
+            _FUNCTION.apply = self._apply
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
             self._optimizer_hook = None
@@ -136,6 +137,7 @@ class Interception:
         stack = THREAD.stack
         outermost, pushed, result = not stack, False, None
         stack.append(module)
+        THREAD.arguments.append(args)
         entered: list[Recorder] = []
         try:
             for recorder in self.recorders:
@@ -151,11 +153,14 @@ class Interception:
                 self._push()
                 pushed = True
             result = self._dispatch(module, args, kwargs)
+            for recorder in self.recorders:
+                recorder.returned(module, args, kwargs)
             return result
         finally:
             if pushed:
                 self._pop()
             stack.pop()
+            THREAD.arguments.pop()
             for recorder in entered:
                 THREAD.roots.pop(recorder, None)
                 recorder.leave(module, result)
@@ -270,7 +275,7 @@ class Interception:
             return self._multi_head(function, args, kwargs)
         elif function in RECURRENT:
             return self._recurrent(function, args, kwargs)
-        elif name in RANDOM or THREAD.handmade:
+        elif name in RANDOM or name in CONSTANT or THREAD.handmade:
             return self._handmade(function, name, args, kwargs)
         return function(*args, **kwargs)
 
@@ -289,7 +294,7 @@ class Interception:
             gain = handmade.rescaled(name, args, kwargs)
             result = function(*args, **kwargs)
             handmade.follow(name, args, kwargs, result)
-            THREAD.busy = True
+            THREAD.settle()
             if gain is not None:
                 handmade.note_scaled(gain, result)
             return result

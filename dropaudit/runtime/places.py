@@ -23,7 +23,7 @@ def user_frame() -> FrameType | None:
     """The innermost frame outside torch and dropaudit, None when there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code):
+        if is_users(frame.f_code):
             return frame
         frame = frame.f_back
     return None
@@ -53,7 +53,7 @@ def calling_codes(limit: int = 64) -> list[CodeType]:
     frame: FrameType | None = sys._getframe(1)
     found: list[CodeType] = []
     while frame is not None and len(found) < limit:
-        if _is_users(frame.f_code):
+        if is_users(frame.f_code):
             found.append(frame.f_code)
         frame = frame.f_back
     return found
@@ -71,7 +71,8 @@ def runs_under(function_names: frozenset[str], file_part: str) -> bool:
     return False
 
 
-def _is_users(code: CodeType) -> bool:
+def is_users(code: CodeType) -> bool:
+    """Whether code is the user's: neither torch's nor dropaudit's own."""
     known = _NOT_INTERNAL.get(code)
     if known is None:
         file = code.co_filename

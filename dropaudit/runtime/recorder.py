@@ -18,10 +18,12 @@ from dropaudit.runtime.attention import AttentionCall, value_side
 from dropaudit.runtime.census import Census
 from dropaudit.runtime.graph import edge_of, follow, next_number
 from dropaudit.runtime.idle import IdleWatch
+from dropaudit.runtime.inplace import is_used_again
 from dropaudit.runtime.ledger import SHAPED_BY_DATA, Call, Ledger, SiteLog, alpha_shift
 from dropaudit.runtime.measure import varying
 from dropaudit.runtime.phases import Phases, tensors_in
 from dropaudit.runtime.places import location, user_line
+from dropaudit.runtime.probe import evaluate
 from dropaudit.runtime.sampling import Sampler, seen_fully
 from dropaudit.runtime.sites import Application, is_torch_dropout
 from dropaudit.runtime.stepping import Stepping
@@ -97,6 +99,7 @@ class Recorder:
         self._rates_changed: set[int] = set()
         self._last: tuple[ref[Tensor], SiteLog] | None = None
         self._checked_roots: set[int] = set()
+        self._unprobed: dict[int, tuple[SiteLog, float | None]] = {}
 
     # Outermost calls
 
@@ -158,6 +161,22 @@ class Recorder:
         """A module of an audited model runs."""
         if torch.is_grad_enabled() and module.training:
             self._idle.called(module)
+
+    def returned(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A module has returned: if it drops by its own code, find out what it does in eval."""
+        if not self._unprobed:
+            return
+        log, p = self._unprobed.pop(self.tree.serial(module), (None, None))
+        if log is None:
+            return
+        found = evaluate(module, args, kwargs)
+        if found is None:
+            return
+        if log.kind == "mask":
+            if p is not None and any(abs(f - (1 - p)) < 1e-3 for f in found.factors):
+                log.probed_eval = 1 - p
+        elif found.ratio is not None:
+            self.ledger.outbox.add(found.ratio, partial(_receive_probe, log))
 
     # Calls of sites
 
@@ -279,6 +298,8 @@ class Recorder:
         if begun.application.kind in ("elementwise", "alpha", "region"):
             self._last = (ref(y), log)
         self._connect(begun, y)
+        if begun.application.inplace and call.training and begun.sampled:
+            log.corrupted += is_used_again(x, THREAD.stack, THREAD.arguments)
         if heard.host and not heard.draw and not heard.function:
             log.host_mask += 1
         if self.ledger.waiting > _MOST_ROWS:
@@ -492,6 +513,10 @@ class Recorder:
                 log.registered = False
                 holders = [each for each in THREAD.stack if each in self.tree]
                 log.built_in_forward = not held_in_plain_container(module, holders)
+        if log.training.calls == 0 and owner is not None and owner.training:
+            by_hand = application.kind == "mask" or (module and not is_torch_dropout(module))
+            if by_hand:
+                self._unprobed[self.tree.serial(owner)] = (log, application.p)
         if module is not None and owner is not None:
             above_module = self.tree.owner(module)
             if above_module is not None and above_module.training != module.training:
@@ -542,6 +567,10 @@ class Recorder:
 
     def _keep(self, handle: RemovableHandle) -> None:
         self._handles.append(handle)
+
+
+def _receive_probe(log: SiteLog, numbers: list[float]) -> None:
+    log.probed_eval = numbers[0]
 
 
 def _backward_reached(

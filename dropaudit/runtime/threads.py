@@ -39,6 +39,8 @@ class Thread(threading.local):
 
     def __init__(self) -> None:
         self.stack: list[nn.Module] = []
+        self.arguments: list[Any] = []
+        """The positional arguments of each module on the stack."""
         self.roots: dict[Recorder, int] = {}
         self.inside: list[Heard] = []
         """One for each site that runs: what happens in a site is the site's own."""
