@@ -134,7 +134,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _found_by(rule: Rule) -> str:
-    return "reading code" if rule.source_checks or rule.code < "DRP100" else "watching a model"
+    ways = {"source": "reading code", "trace": "watching a model"}
+    return ", ".join(ways[check] for check in rule.checks)
 
 
 def _program(code: str) -> str:

@@ -91,6 +91,13 @@ class Rule:
         _, _, rest = self.doc.partition("\n## Use instead\n")
         return " ".join(rest.strip().split("\n\n")[0].split())
 
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What can find it: "source" for reading code, "trace" for watching a model, or both."""
+        # A file that cannot be parsed and a comment in vain are found without a check of their own.
+        reading = bool(self.source_checks) or self.code in ("DRP000", "DRP001")
+        return ("source",) * reading + ("trace",) * bool(self.trace_checks)
+
     def in_source(self, kind: type[N]) -> Callable[[SourceCheck[N]], SourceCheck[N]]:
         """Register a stateless generator that is called with every `kind` node of a file."""
 

@@ -338,6 +338,17 @@ def test_a_rule_is_explained_by_code_or_name(asked: str) -> None:
     assert (value["code"], value["fixable"]) == ("DRP001", True)
 
 
+@pytest.mark.parametrize(
+    ("code", "checks"),
+    [("DRP000", ["source", "trace"]), ("DRP001", ["source"]), ("DRP201", ["source", "trace"])],
+)
+def test_a_page_says_how_the_defect_is_found(code: str, checks: list[str]) -> None:
+    """By a scan, by an audit, or by both."""
+    value = json.loads(dropaudit("rule", code, "--output-format", "json").stdout)
+    assert value["checks"] == checks
+    assert ("watching a model" in dropaudit("rule", code).stdout) == ("trace" in checks)
+
+
 def test_all_rules_are_explained() -> None:
     """In the order of their codes."""
     rules = json.loads(dropaudit("rule", "--all", "--output-format", "json").stdout)

@@ -47,7 +47,10 @@ def _code(text: str) -> str:
 
 def _page(one: Rule) -> str:
     preview = ", preview: only reported with --preview" if one.preview else ""
-    facts = f"Severity: {one.severity.value}{preview}. {_fix(one)}"
+    ways = {"source": "reading code", "trace": "watching a model"}
+    found = " and by ".join(ways[check] for check in one.checks)
+    by = f" Found by {found}." if found else ""
+    facts = f"Severity: {one.severity.value}{preview}.{by} {_fix(one)}"
     return f"# {one.name} ({one.code})\n\n{facts}\n\n{one.doc.strip()}"
 
 
@@ -68,6 +71,6 @@ def _value(one: Rule) -> dict[str, Any]:
         "help": one.help,
         "fixable": _fixable(one),
         "preview": one.preview,
-        "checks": ["source"] if one.source_checks else [],
+        "checks": list(one.checks),
         "explanation": one.doc.strip(),
     }
