@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dropaudit.commands.failure import Failure
-from dropaudit.runtime.trace import Trace
+
+if TYPE_CHECKING:
+    from dropaudit.runtime.trace import Trace
 
 
 @click.command()
@@ -39,6 +42,8 @@ def judge(ctx: click.Context, file: str, output_format: str, fail_on: str) -> No
 
 
 def _trace(file: str) -> Trace:
+    from dropaudit.runtime.trace import Trace
+
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return Trace.from_json(_unwrapped(data.decode("utf-8-sig")))
