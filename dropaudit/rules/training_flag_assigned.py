@@ -47,6 +47,7 @@ import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Severity
+from dropaudit.runtime.modes import steps_in_eval
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.names import Kind
 from dropaudit.static.source import Change, Report, Source, is_name
@@ -295,3 +296,20 @@ def flag_without_children(trace: Trace) -> Iterator[Observation]:
                     ("calls", float(seen.calls)),
                 ),
             )
+
+
+@rule.in_trace
+def flag_before_steps(trace: Trace) -> Iterator[Observation]:
+    """Optimizer steps on a model in training mode whose dropout stayed in eval mode."""
+    for seen in steps_in_eval(trace, "DRP207"):
+        yield Observation(
+            seen.where,
+            f"{seen.steps:,} optimizer steps, from step {seen.first_step} on, trained "
+            f"`{seen.model}` in training mode with all {seen.dropouts:,} of its dropout "
+            f"modules in eval mode: `training` was assigned, which changes one module alone",
+            (
+                ("steps", float(seen.steps)),
+                ("first_step", float(seen.first_step)),
+                ("dropouts", float(seen.dropouts)),
+            ),
+        )

@@ -22,6 +22,8 @@ from dropaudit.runtime.statistics import (
 )
 from dropaudit.runtime.trace import Site, Trace
 
+AUDIT = Location("<audit>", 1, 1, 1, 1)
+"""Where something is said about an audit as a whole."""
 FEW = 64
 """Informative elements over a whole audit, below which a site counts as not checked."""
 TESTS = 4

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dropaudit.catalogue import Rule, rules
-from dropaudit.findings import Finding, Location, Severity
+from dropaudit.findings import Finding, Severity
+from dropaudit.runtime.evidence import AUDIT
 from dropaudit.runtime.trace import Trace
 
 
@@ -55,12 +56,8 @@ def _crash(rule: Rule, error: Exception) -> Finding:
         code="DRP000",
         name="unchecked",
         severity=Severity.WARNING,
-        where=Location(NOWHERE, 1, 1, 1, 1),
+        where=AUDIT,
         message=f"{rule.code} {rule.name} could not judge this audit: "
         f"{type(error).__name__}: {error}",
         help="Report this trace, which `dropaudit run --json FILE` saves, as a bug of dropaudit.",
     )
-
-
-NOWHERE = "<audit>"
-"""The path of what is said about an audit as a whole."""

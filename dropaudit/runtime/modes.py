@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from dropaudit.runtime.evidence import BY_STATE, Evidence
+from dropaudit.runtime.trace import Switched, Trace
 
 _ON_PURPOSE = re.compile(r"(?i:prenet|monte_?carlo|always_?on)|(^|_)MC(?=[A-Z_]|$)")
 
@@ -53,3 +55,26 @@ def eval_counts(seen: Evidence) -> dict[str, float]:
     if forward.draws:
         counts |= {"drops": forward.drops, "draws": forward.draws}
     return {name: float(value) for name, value in counts.items()}
+
+
+def steps_in_eval(trace: Trace, code: str) -> Iterator[Switched]:
+    """Optimizer steps with every dropout module of a model in eval mode that `code` explains.
+
+    Dropout that was switched off by itself, module by module, is off on purpose.
+    """
+    pinned = {site.module for site in trace.sites if site.switched}
+    stopped = any(each.training and each.override for each in trace.divided)
+    for seen in trace.switched:
+        if not seen.dropouts or seen.in_eval < seen.dropouts or pinned & set(seen.examples):
+            continue
+        if code == _code_of_steps(seen) and not (code == "DRP207" and stopped):
+            yield seen
+
+
+def _code_of_steps(seen: Switched) -> str | None:
+    if seen.partners:
+        return "DRP211"
+    if seen.root_training:
+        # Its flag alone was switched back; without an earlier step the parts may be frozen.
+        return "DRP207" if seen.trained_before else None
+    return "DRP210"

@@ -21,6 +21,7 @@ REPORTED = {
     "F.feature_alpha_dropout(x, 0.3)": "DRP217",
     "F.scaled_dot_product_attention(x, x, x, None, 0.3)": "DRP202",
     "F.dropout(x, keep_prob, self.training)": "DRP103",
+    "F.dropout(x, 0.5, False)": "DRP218",
 }
 FIXED = {
     "F.dropout(\n            x,\n            0.5,  # half\n        )": (
@@ -43,7 +44,6 @@ SILENT = (
     "F.dropout(x, **kwargs)",
     "F.dropout(x, 0)",
     "F.dropout(x, training=kwargs['training'])",
-    "F.dropout(x, 0.5, False)",
     "F.scaled_dot_product_attention(x, x, x, **kwargs)",
 )
 
