@@ -49,7 +49,7 @@ RANDOM = (
 class _Followed:
     tensor: ref[Tensor]
     stage: str
-    """ "constant" (one probability), "uniform", "shifted" (plus a number, before its floor), "mask"."""
+    """ "constant" (one probability), "uniform", "shifted" (a number added, for floor) or "mask"."""
     keep: float | None
     draw: int
     flipped: bool = False

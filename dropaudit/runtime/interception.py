@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
@@ -31,6 +32,7 @@ from dropaudit.runtime.sites import (
     application_by_name,
     first_tensor,
     function_application,
+    is_compiled,
     is_torch_dropout,
     looks_like_dropout,
     module_application,
@@ -91,7 +93,7 @@ class Interception:
         self._call = original
 
         def __call__(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            if THREAD.quiet or not interception.recorders:
+            if is_compiling() or THREAD.quiet or not interception.recorders:
                 return original(module, *args, **kwargs)
             return interception.module_called(module, args, kwargs)
 
@@ -101,7 +103,7 @@ class Interception:
         apply = self._apply.__func__
 
         def patched(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            if THREAD.quiet or THREAD.inside or not interception.recording():
+            if is_compiling() or THREAD.quiet or THREAD.inside or not interception.recording():
                 return apply(cls, *args, **kwargs)
             return interception.function_applied(apply, cls, args, kwargs)
 
@@ -189,7 +191,8 @@ class Interception:
                 return self._site(
                     module, application, x, lambda: self._call(module, *args, **kwargs)
                 )
-        if type(module) in FAST_PATH and not module.training and self._only_mode():
+        fast = type(module) in FAST_PATH and not module.training
+        if (fast or is_compiled(module)) and self._only_mode():
             self._pop()
             try:
                 return self._call(module, *args, **kwargs)

@@ -40,6 +40,7 @@ PRODUCT_BOUND = {
 SHAPED_BY_DATA = ("region", "locked", "mask", "block", "noise", "path")
 """Kinds of site that do not tell by themselves which elements share a decision."""
 _SHARED_STEPS = 8
+_SPREAD = 0.05
 
 
 @dataclass(eq=False)
@@ -143,6 +144,28 @@ class SiteLog:
         self.p = p if self.p is None else self.p
         self.p_least = p if self.p_least is None else min(self.p_least, p)
         self.p_most = p if self.p_most is None else max(self.p_most, p)
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether the output was a multiple of the input at each element, as far as it shows.
+
+        A user's function may add a bias or a residual. Then `y / x` is all over the place, and the
+        elementwise identity says nothing. Gaussian noise spreads too, but obeys the identity.
+        """
+        if self.kind not in ("region", "path", "locked", "block") or self.not_elementwise:
+            return not self.not_elementwise
+        spread = self.training_total.record(Forward()).spread
+        if spread is None or spread < _SPREAD:
+            return True
+        passed = self.backward.sums
+        return passed is not None and passed["broken"] < 0.5 * passed["elements"]
+
+    def forget(self) -> None:
+        """Drop figures that mean nothing for a site that is not elementwise."""
+        self.training_total, self.eval_total = ForwardTotal(), ForwardTotal()
+        self.backward = BackwardTotal()
+        self.probed_eval = None
+        self.compared = self.repeats = self.reseeded = 0
 
     def site(self, module: str, where: Location) -> Site:
         """The record of a trace."""

@@ -25,7 +25,7 @@ from dropaudit.runtime.phases import Phases, tensors_in
 from dropaudit.runtime.places import location, user_line
 from dropaudit.runtime.probe import evaluate
 from dropaudit.runtime.sampling import Sampler, seen_fully
-from dropaudit.runtime.sites import Application, is_torch_dropout
+from dropaudit.runtime.sites import Application, is_compiled, is_torch_dropout, rate
 from dropaudit.runtime.stepping import Stepping
 from dropaudit.runtime.threads import THREAD, Heard, random_state, unseen
 from dropaudit.runtime.trace import Settings, Trace, Unobserved
@@ -99,6 +99,7 @@ class Recorder:
         self._rates_changed: set[int] = set()
         self._last: tuple[ref[Tensor], SiteLog] | None = None
         self._checked_roots: set[int] = set()
+        self._compiled: list[tuple[str, ref[nn.Module], tuple[str, int]]] = []
         self._unprobed: dict[int, tuple[SiteLog, float | None]] = {}
 
     # Outermost calls
@@ -444,9 +445,19 @@ class Recorder:
             self._audited += 1
             self._idle.stepped()
             self._step_open = False
+        self._note_unseen_compiled()
         sites = []
         for log in self.ledger.logs:
             name = self._module_name(log.module)
+            if not log.is_elementwise:
+                log.forget()
+                self._note_unobserved(
+                    name,
+                    log.function,
+                    "its output is not its input times a mask: it adds to it, or reshapes it",
+                    "check it with dropaudit.check_dropout, which runs it again to tell",
+                    (log.file, log.line),
+                )
             if log.is_module and log.module in self._rates_changed:
                 log.p_changed_inside = True
             sites.append(log.site(name, location(log.file, log.line, module=name)))
@@ -554,8 +565,14 @@ class Recorder:
         )
 
     def _note_sealed(self, root: nn.Module, where: tuple[str, int]) -> None:
-        """Say of which dropout nothing can be seen: in scripted modules."""
+        """Say of which dropout nothing can be seen: in scripted and compiled modules."""
         for name, module in root.named_modules():
+            if is_compiled(module):
+                self._compiled += [
+                    (f"{name}.{below}".strip("."), ref(each), where)
+                    for below, each in module.named_modules()
+                    if is_torch_dropout(each) and rate(each)
+                ]
             if isinstance(module, torch.jit.ScriptModule) and "Dropout" in module.original_name:
                 self._note_unobserved(
                     name,
@@ -564,6 +581,20 @@ class Recorder:
                     "audit the module before it is scripted",
                     where,
                 )
+
+    def _note_unseen_compiled(self) -> None:
+        seen = {log.module for log in self.ledger.logs}
+        for name, weak, where in self._compiled:
+            module = weak()
+            if module is None or self.tree.serial(module) in seen:
+                continue
+            self._note_unobserved(
+                name,
+                f"{type(module).__name__}(p={rate(module)}) in a compiled module",
+                "torch.compile made it part of a graph that runs without Python",
+                "audit the model before it is compiled",
+                where,
+            )
 
     def _keep(self, handle: RemovableHandle) -> None:
         self._handles.append(handle)

@@ -149,6 +149,13 @@ def is_torch_dropout(module: nn.Module) -> bool:
     return isinstance(module, _DropoutNd)
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of the module run code that `torch.compile` made of it."""
+    return type(module).__name__ == "OptimizedModule" or (
+        getattr(module, "_compiled_call_impl", None) is not None
+    )
+
+
 def looks_like_dropout(module: nn.Module) -> bool:
     """Whether a user's module is a dropout: no parameters, and a rate by name.
 
