@@ -52,15 +52,16 @@ _LATER = {
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import sys
     from importlib import import_module
 
     try:
         module = import_module(_LATER[name])
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "torch":
+    except ImportError as error:
+        if sys.modules.get("torch") is not None:  # torch is there, something else is not
             raise
         sentence = f"dropaudit.{name} needs PyTorch: pip install 'dropaudit[torch]'"
-        raise ModuleNotFoundError(sentence, name="torch") from None
+        raise ModuleNotFoundError(sentence, name="torch") from error
     return getattr(module, name)
 
 

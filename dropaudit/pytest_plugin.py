@@ -79,17 +79,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     wait_over = _start_ambient(item, audits)
     try:
         result = yield
+        wait_over()
+        _stop(audits)
     except BaseException as own:
+        wait_over()
         _hide_our_frames(own)
         with suppress(Exception):  # what the test says comes first
             _stop(audits)
-        item.stash[_SEEN] = _seen(audits)
+        _see(item, audits)
         raise
-    finally:
-        wait_over()
-    _stop(audits)
-    item.stash[_SEEN] = _seen(audits)
     error = _error(audits)
+    _see(item, audits)
     if error is not None:
         item.stash[_RAISED] = error
         raise error.with_traceback(None)
@@ -251,6 +251,12 @@ def _error(audits: list[_Audit]) -> DropoutAuditError | DropoutAuditWarning | No
         return errors[0] if errors else turned
     findings = dict.fromkeys(finding for error in errors for finding in error.findings)
     return DropoutAuditError(Report(errors[0].report.trace, tuple(findings)))
+
+
+def _see(item: pytest.Item, audits: list[_Audit]) -> None:
+    """Keep what the summary needs, and no audit: an item that is run again starts afresh."""
+    item.stash[_SEEN] = _seen(audits)
+    audits.clear()
 
 
 def _seen(audits: list[_Audit]) -> dict[str, Any]:

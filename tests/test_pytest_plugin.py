@@ -187,6 +187,26 @@ def test_an_audit_of_the_test_s_own_shows_the_test_alone(run: Run) -> None:
     result.stdout.no_fnmatch_line("*failure.py*")
 
 
+def test_a_test_that_is_run_again_starts_afresh(run: Run, pytester: pytest.Pytester) -> None:
+    """As plugins do that give a test another chance."""
+    pytester.syspathinsert()
+    pytester.makepyfile(
+        again="from _pytest.runner import runtestprotocol\n"
+        "def pytest_runtest_protocol(item, nextitem):\n"
+        "    runtestprotocol(item, nextitem=nextitem, log=False)\n"
+        "    runtestprotocol(item, nextitem=nextitem)\n"
+        "    return True\n"
+    )
+    result = run(
+        "times = []\n"
+        "def test_net(dropout_audit):\n    times.append(1); dropout_audit()\n"
+        "    if len(times) == 1: net.find()\n",
+        "-p",
+        "again",
+    )
+    result.assert_outcomes(passed=1)
+
+
 def test_skipping_and_expected_failures_stay_what_they_are(run: Run) -> None:
     """An audit fails inside the test, so `xfail` covers it."""
     run(

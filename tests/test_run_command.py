@@ -179,18 +179,32 @@ def test_mistakes_are_said_before_anything_runs(
     assert sentence in done.stderr and "Traceback" not in done.stderr
 
 
-def test_without_torch_there_is_one_sentence(project: Path) -> None:
+@pytest.mark.parametrize(
+    "absence",
+    [
+        "sys.modules['torch'] = None",
+        "sys.path[:] = [p for p in sys.path if not os.path.isdir(p + '/torch/nn')]",
+        "sys.path.insert(0, 'stub')",
+    ],
+)
+def test_without_torch_there_is_one_sentence(project: Path, absence: str) -> None:
     """And exit code 2; the script does not run."""
+    Path("stub").mkdir()
+    Path("stub", "torch.py").write_text("raise ImportError('no torch here')")
     code = (
-        "import importlib.util, sys\n"
-        "real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name == 'torch' else real(name, *a)\n"
+        "import os, sys, click\n"
         "from dropaudit.cli import main\n"
+        "import dropaudit.commands.run, dropaudit.runtime.script, dropaudit.runtime.arrival\n"
+        f"{absence}\n"
+        "import dropaudit\n"
+        "try:\n    dropaudit.audit\n"
+        "except ImportError as error:\n    print(error)\n"
         "main(['run', 'link.py'])\n"
     )
     done = python("-c", code)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == ("Error: dropaudit run needs PyTorch: pip install 'dropaudit[torch]'\n")
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == "dropaudit.audit needs PyTorch: pip install 'dropaudit[torch]'\n"
+    assert done.stderr == "Error: dropaudit run needs PyTorch: pip install 'dropaudit[torch]'\n"
 
 
 def test_somebody_else_s_process_is_left_as_it_was(project: Path) -> None:

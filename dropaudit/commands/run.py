@@ -102,7 +102,7 @@ def run(
     """
     if module is None and not program:
         raise click.UsageError("give a script, or -m and a module")
-    if find_spec("torch") is None:
+    if not _has_torch():
         raise Failure("dropaudit run needs PyTorch: pip install 'dropaudit[torch]'")
     # The script may change the directory, and its streams.
     trace_file = None if json_file is None else _writable(json_file)
@@ -163,6 +163,16 @@ def _run(audit: _Audit, module: str | None, program: tuple[str, ...]) -> int:
         raise Failure(str(error)) from None
     finally:
         give_up()
+
+
+def _has_torch() -> bool:
+    """Whether torch is installed, without importing it: that is for the script to do."""
+    try:
+        spec = find_spec("torch")
+    except (ImportError, ValueError):  # something forbids it
+        return False
+    places = (spec and spec.submodule_search_locations) or ()
+    return any(Path(place, "nn").is_dir() for place in places)
 
 
 def _writable(file: str) -> Path:
