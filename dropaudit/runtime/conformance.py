@@ -119,11 +119,9 @@ def _examined(subject: Subject, inputs: Any) -> Report:
             extra += examination.extra
             break
         extra += examination.extra
-    if not sites:
-        raise ValueError(
-            f"no input could be made that {subject.name} takes: pass one call's as inputs="
-        )
     steps = sum(site.training.calls for site in sites)
+    if all(site.p is None and not site.training.acted for site in sites):
+        sites.clear()  # nothing says that it drops, and it does not
     trace = Trace(
         settings=Settings(elements=None),
         steps=steps,
@@ -162,10 +160,17 @@ def _batches(subject: Subject, inputs: Any) -> Iterator[list[Tensor]]:
         devices = [torch.device("cpu")]
         if torch.cuda.is_available():
             devices.append(torch.device("cuda"))
+    refused: list[Exception] = []
+    taken = False
     for dtype in dtypes:
-        tensors = _taken(subject, many, shapes, dtype, devices)
+        tensors = _taken(subject, many, shapes, dtype, devices, refused)
         if tensors is not None:
+            taken = True
             yield tensors
+    if not taken:
+        raise ValueError(
+            f"no input could be made that {subject.name} takes: pass one call's as inputs="
+        ) from (refused[-1] if refused else None)
 
 
 def _taken(
@@ -174,17 +179,27 @@ def _taken(
     shapes: list[tuple[int, ...]],
     dtype: torch.dtype,
     devices: list[torch.device],
+    refused: list[Exception],
 ) -> list[Tensor] | None:
     """Tensors of the first shape that the subject takes; None if it takes none."""
     for device in devices:
         for shape in shapes:
             tensors = [values(shape, dtype, device) for _ in range(many)]
             try:
-                output(subject.call([tensor.clone() for tensor in tensors]))
-            except Exception:
-                continue  # what it does not take it says; the last resort is `inputs`
+                _both_ways(subject, tensors)
+            except Exception as error:
+                refused.append(error)  # what it does not take it says
+                continue
             return tensors
     return None
+
+
+def _both_ways(subject: Subject, tensors: list[Tensor]) -> None:
+    """One call and its backward pass."""
+    leaves = [tensor.clone().requires_grad_(True) for tensor in tensors]
+    y = output(subject.call([leaf * 1 for leaf in leaves]))
+    if y.requires_grad:
+        torch.autograd.grad(y, leaves, torch.ones_like(y), allow_unused=True)
 
 
 def _given(subject: Subject, inputs: Any) -> list[Tensor]:
@@ -206,8 +221,12 @@ def _given(subject: Subject, inputs: Any) -> list[Tensor]:
     leaves = [one for one, leaf in zip(args, is_leaf, strict=True) if leaf]
     keys = [k for k, v in named.items() if isinstance(v, Tensor) and v.is_floating_point()]
     leaves += [named.pop(key) for key in keys]
-    if not leaves:
+    weight = None if subject.module is None else next(subject.module.parameters(), None)
+    if not leaves and weight is None:
         raise ValueError("inputs hold no floating tensor: there is nothing to drop")
+    if subject.module is not None and weight is not None and weight.dtype == torch.float32:
+        subject.module.double()
+        leaves = [leaf.double() if leaf.dtype == torch.float32 else leaf for leaf in leaves]
 
     def bound(*tensors: Any, **options: Any) -> Any:
         rest = iter(tensors)

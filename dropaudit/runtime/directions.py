@@ -7,7 +7,7 @@ linear in its values, so that `<dO, O> == <dV, V>` for each batch entry and head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,35 +23,47 @@ from dropaudit.runtime.trials import values
 if TYPE_CHECKING:
     from dropaudit.runtime.examination import Examination
 
-_STEP = 1e-5
+_STEP = 1e-7
+_KINK = 1e-4
+"""Gap of the slopes over a step and over half of it, beyond which a direction is left out."""
 _DIRECTIONS = 4
 _BOUND = 1e-3
 _KEYS = 64
 
 
 def kind_of(subject: Subject, tensors: Sequence[Tensor], kind: str) -> str:
-    """ "attention", "recurrent", or what the name says."""
+    """What a subject without a visible mask is: attention, recurrent, or what its name says."""
     if isinstance(subject.module, nn.RNNBase):
         return "recurrent"
-    return "attention" if subject.module is None and _is_attention(subject, tensors) else kind
+    if is_attention(subject, tensors):
+        return "attention"
+    return kind if kind in ("attention", "alpha") else "region"
 
 
 def measure(examination: Examination, kind: str) -> None:
     """Fill in what can be measured without a mask."""
     subject, tensors = examination.subject, examination.tensors
-    if kind == "attention":
+    shown = kind == "attention" and is_attention(subject, tensors)
+    if shown:
         _probabilities(examination)
         for _ in range(4):
             _values(examination)
-    _modes(examination, attention=kind == "attention")
-    if tensors[0].dtype == torch.float64 and _replays(subject, tensors):
-        for _ in range(_DIRECTIONS):
-            _direction(examination)
+    _modes(examination, attention=shown)
+    if examination.dtype == torch.float64 and _replays(subject, tensors):
+        smooth = 0
+        for _ in range(4 * _DIRECTIONS):
+            smooth += _direction(examination)
+            if smooth == _DIRECTIONS:
+                break
 
 
-def _is_attention(subject: Subject, tensors: Sequence[Tensor]) -> bool:
-    """Three tensors of one shape, and linear in the third: no values, no output."""
-    if len(tensors) != 3 or any(t.shape != tensors[0].shape for t in tensors):
+def is_attention(subject: Subject, tensors: Sequence[Tensor]) -> bool:
+    """A function of three tensors of one shape, and linear in the third: no values, no output."""
+    if (
+        subject.module is not None
+        or len(tensors) != 3
+        or any(t.shape != tensors[0].shape for t in tensors)
+    ):
         return False
     if tensors[0].dim() < 3:
         return False
@@ -122,39 +134,56 @@ def _replays(subject: Subject, tensors: Sequence[Tensor]) -> bool:
         return torch.equal(first, output(subject.call([t.clone() for t in tensors])))
 
 
-def _direction(examination: Examination) -> None:
-    """One direction through all inputs and parameters at once."""
+def _direction(examination: Examination) -> bool:
+    """One direction through all inputs and parameters at once; False if it meets a kink (ReLU)."""
     subject, tensors = examination.subject, examination.tensors
-    held = (
-        []
-        if subject.module is None
-        else [
-            p for p in subject.module.parameters() if p.requires_grad and p.dtype == torch.float64
-        ]
-    )
+    held: list[Tensor] = []
+    if subject.module is not None:
+        held = [p for p in subject.module.parameters() if p.requires_grad]
+        held = [p for p in held if p.dtype == torch.float64]
     with replaying() as replay:
         leaves = [t.detach().clone().requires_grad_(True) for t in tensors]
         y = output(subject.call([leaf * 1 for leaf in leaves]))
         if not y.requires_grad:
-            return
+            return True
         dy = values(y.shape, y.dtype, y.device)
-        found = torch.autograd.grad(y, [*leaves, *held], dy, allow_unused=True)
+        gradients = torch.autograd.grad(y, [*leaves, *held], dy, allow_unused=True)
         along = [values(t.shape, torch.float64, t.device) for t in (*leaves, *held)]
-        sides = []
-        for side in (_STEP, -2 * _STEP):
-            with torch.no_grad():
-                for parameter, v in zip(held, along[len(leaves) :], strict=True):
-                    parameter.add_(v, alpha=side)
-                at = _STEP if side > 0 else -_STEP
-                moved = [leaf.detach() + at * v for leaf, v in zip(leaves, along, strict=False)]
-                replay()
-                sides.append(output(subject.call(moved)))
-        with torch.no_grad():
-            for parameter, v in zip(held, along[len(leaves) :], strict=True):
-                parameter.add_(v, alpha=_STEP)
-    slope = (sides[0] - sides[1]) / (2 * _STEP)
-    left = (dy * slope).reshape(1, -1)
+        slopes = [
+            (
+                _moved(subject, leaves, held, along, step, replay)
+                - _moved(subject, leaves, held, along, -step, replay)
+            )
+            / (2 * step)
+            for step in (_STEP, _STEP / 2)
+        ]
+    left, half = ((dy * slope).reshape(1, -1) for slope in slopes)
+    if float(product_gap(left, half)) > _KINK:
+        return False
     right = torch.cat(
-        [(g * v).reshape(1, -1) for g, v in zip(found, along, strict=True) if g is not None], 1
+        [(g * v).reshape(1, -1) for g, v in zip(gradients, along, strict=True) if g is not None], 1
     )
     examination.products(product_gap(left, right).tolist(), _BOUND)
+    return True
+
+
+def _moved(
+    subject: Subject,
+    leaves: Sequence[Tensor],
+    held: Sequence[Tensor],
+    along: Sequence[Tensor],
+    step: float,
+    replay: Callable[[], None],
+) -> Tensor:
+    """The output a step away, with the same random numbers; parameters are put back."""
+    kept = [parameter.detach().clone() for parameter in held]
+    with torch.no_grad():
+        try:
+            for parameter, v in zip(held, along[len(leaves) :], strict=True):
+                parameter.add_(v, alpha=step)
+            replay()
+            moved = [leaf + step * v for leaf, v in zip(leaves, along, strict=False)]
+            return output(subject.call(moved))
+        finally:
+            for parameter, values_before in zip(held, kept, strict=True):
+                parameter.copy_(values_before)

@@ -57,6 +57,7 @@ class Examination:
         self._freshness = Freshness()
         self._no_gradient = 0
         self._host_mask = 0
+        self._varying: tuple[int, ...] | None = None
         self._last: Tensor | None = None
         self._probed: float | None = None
         self.every_dtype = True
@@ -64,13 +65,22 @@ class Examination:
         self.extra: list[Finding] = []
         """What no record of a trace holds: findings about p = 0 and p = 1."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that is examined."""
+        if self.tensors or self.subject.module is None:
+            return self.tensors[0].dtype
+        return next(self.subject.module.parameters()).dtype
+
     def site(self) -> Site:
         """Everything measured, as a record."""
-        subject, dtype = self.subject, self.tensors[0].dtype
+        subject, dtype = self.subject, self.dtype
         self._look_within()
         kind = subject.kind
-        lens = lens_of(subject, self.tensors, kind)
-        units = self._units(lens, kind) if lens is not None else None
+        lens = lens_of(subject, self.tensors, kind) if self.tensors else None
+        if lens is not None:
+            self._varying = self._decisions(lens)
+        units = (0,) if kind in ("path", "block") else self._varying
         if lens is None:
             self.every_dtype = dtype != torch.float64
             kind = directions.kind_of(subject, self.tensors, kind)
@@ -116,13 +126,14 @@ class Examination:
             output(subject.call([t.detach().clone() for t in self.tensors]))
         made = within.applications
         subject.inside = "function" if made else "mask"
-        if len(made) == 1 and made[0].kind == "alpha" and subject.p in (None, made[0].p):
-            subject.kind, subject.p = "alpha", made[0].p
+        only = made[0] if len(made) == 1 else None
+        if only is not None and only.kind == "alpha" and subject.p in (None, only.p):
+            subject.kind, subject.p = "alpha", only.p
+        if only is not None and only.kind == "attention" and subject.kind == "region":
+            subject.kind = "attention"
 
-    def _units(self, lens: Direct | Affine, kind: str) -> tuple[int, ...] | None:
+    def _decisions(self, lens: Direct | Affine) -> tuple[int, ...] | None:
         """Along which dimensions decisions differ; None: along all of them."""
-        if kind in ("path", "block"):
-            return (0,)
         x = self.tensors[0]
         varying: set[int] = set()
         drops = 0
@@ -146,7 +157,7 @@ class Examination:
         for _ in range(4):
             self._train(lens, self.tensors, units, gradient=True)
         self._last = None
-        tensors = self._enlarged(lens, units)
+        tensors = self._enlarged(lens)
         drawn = 0
         for number in range(_MOST_CALLS):
             drawn += self._train(lens, tensors, units, gradient=False)
@@ -163,11 +174,11 @@ class Examination:
             with self.subject.working_in_place():
                 self._train(lens, self.tensors, units, gradient=True, inplace=True)
 
-    def _enlarged(self, lens: Direct | Affine, units: tuple[int, ...] | None) -> list[Tensor]:
+    def _enlarged(self, lens: Direct | Affine) -> list[Tensor]:
         if not self._own:
             return self.tensors
         x = self.tensors[0]
-        shape = power_shape(x.shape, units)
+        shape = power_shape(x.shape, self._varying)
         larger = [values(shape, x.dtype, x.device) for _ in self.tensors]
         try:
             lens.sample(self.subject, larger, gradient=False)
@@ -208,9 +219,9 @@ class Examination:
         self._host_mask += dropped and kept and not moved and not self.subject.private_generator()
         self._forward.add(self._sums(sample, units))
         if changed and isinstance(lens, Direct):  # the same input gives the same output
-            self.fresh(y, draws_of(x.shape, units), call)
+            self.fresh(y, draws_of(x.shape, self._varying), call)
         elif changed:
-            self.fresh(verdicts(x, y), draws_of(x.shape, units), call)
+            self.fresh(verdicts(x, y), draws_of(x.shape, self._varying), call)
         if gradient:
             self._differentiated(sample, lens, call)
         return draws_of(x.shape, units)
@@ -259,6 +270,8 @@ class Examination:
             call = self._training.calls + 1
             acted = moved or changed
             self.count(acted=acted, filled=True, first=call)
+            # No mask shows, but outputs and directional derivatives are compared.
+            self._training = replace(self._training, elements=self._training.elements + y.numel())
             if acted:
                 self.fresh(y, y.numel(), call)
 
