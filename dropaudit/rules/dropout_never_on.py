@@ -63,7 +63,6 @@ rule = Rule(
     "dropout-never-on",
     __doc__,
     triggers=("dropout",),
-    requires=("False|not|[,=][ ]*0",),
     examples=(
         Example(
             """

@@ -165,8 +165,10 @@ class Evidence:
             return "DRP111" if self._mean_is_off else None
         if site.kind in ("path", "locked") and forward.mixed > 0.05 * max(forward.units, 1):
             return "DRP107"
-        rate = self._rate_code
-        return rate or self._scale_code or ("DRP111" if self._mean_is_off else None)
+        code = self._rate_code or self._scale_code
+        if code is None and self._mean_is_off and not self._chance_of_drops:
+            code = "DRP111"
+        return code
 
     @property
     def dead(self) -> bool:
@@ -298,6 +300,18 @@ class Evidence:
         if self.classic or (self.rates is not None and self.rates[1] >= 1):
             return False
         return abs(forward.mean - self.expected_mean) > self.bound_of_mean
+
+    @property
+    def _chance_of_drops(self) -> bool:
+        """Keep rate times scale is the whole story, and both were found right already."""
+        forward, rate = self.site.training, self.drop_rate
+        if self.rates is None or None in (rate, forward.scale, forward.mean):
+            return False
+        assert rate is not None and forward.scale is not None and forward.mean is not None
+        as_in_training = abs(self.expected_mean - 1) <= self.scale_bound
+        return as_in_training and abs((1 - rate) * forward.scale - forward.mean) <= (
+            self.bound_of_mean
+        )
 
 
 def evidence(trace: Trace) -> Iterator[Evidence]:
