@@ -438,7 +438,7 @@ class _Mode(TorchFunctionMode):
 
 def _wanted() -> frozenset[Any]:
     """The functions that are looked at even while nothing is being followed."""
-    named = (getattr(space, name, None) for space in (torch, Tensor, nn.init) for name in RANDOM)
+    named = (getattr(space, name, None) for space in (torch, Tensor) for name in RANDOM | CONSTANT)
     return frozenset(
         [*FUNCTIONS, ATTENTION, MULTI_HEAD, *RECURRENT, *(each for each in named if each)]
     )

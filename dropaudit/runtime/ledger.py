@@ -121,6 +121,8 @@ class SiteLog:
     probing: list[Tensor] = field(default_factory=list)
     last: tuple[Tensor, int, Call] | None = None
     not_elementwise: int = 0
+    moved_in_eval: int = 0
+    """Calls in eval mode that moved the random state."""
 
     def count(self, training: bool, **more: int) -> None:
         """Add to the counts of one mode."""
@@ -165,6 +167,9 @@ class SiteLog:
         self.training_total, self.eval_total = ForwardTotal(), ForwardTotal()
         self.backward = BackwardTotal()
         self.probed_eval = None
+        # By values it acted in every call; by the generator in these.
+        self.eval = replace(self.eval, acted=self.moved_in_eval, first_step=None)
+        self.training = replace(self.training, asked=0)
         self.compared = self.repeats = self.reseeded = 0
 
     def site(self, module: str, where: Location) -> Site:
@@ -410,7 +415,10 @@ def _receive_forward(calls: list[Call], numbers: list[float]) -> None:
         row = numbers[n * width : (n + 1) * width]
         log = call.log
         total = log.training_total if call.training else log.eval_total
-        if total.add(row):
+        changed, at_random = total.add(row)
+        # Classic dropout multiplies by q in eval: that is no dropping.
+        by_user = log.kind in SHAPED_BY_DATA
+        if at_random if by_user and not call.training else changed:
             log.acted(call.training, call.step)
 
 

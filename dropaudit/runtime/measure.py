@@ -227,9 +227,11 @@ class ForwardTotal:
     spread_squares: float = 0.0
     spread_kept: float = 0.0
 
-    def add(self, row: list[float]) -> bool:
-        """Add a row of `forward_sums`; whether the call changed anything."""
+    def add(self, row: list[float]) -> tuple[bool, bool]:
+        """Add a row of `forward_sums`; whether the call changed anything, and whether at random:
+        not all elements by the same factor."""
         now = dict(zip(FORWARD, row, strict=True))
+        uneven = False
         if self.sums is None:
             self.sums = dict.fromkeys(FORWARD, 0.0)
         for name, value in now.items():
@@ -242,7 +244,8 @@ class ForwardTotal:
             apart = now["ratio_squares"] - now["kept"] * center * center
             self.spread_squares += max(apart, 0.0)
             self.spread_kept += now["kept"]
-        return now["changed"] > 0
+            uneven = apart > 1e-3 * now["kept"] * center * center
+        return now["changed"] > 0, bool(uneven or now["drops"] > 0)
 
     def record(self, forward: Forward) -> Forward:
         """`forward` with the figures filled in."""

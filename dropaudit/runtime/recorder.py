@@ -242,8 +242,8 @@ class Recorder:
         ordinal = log.ordinal
         log.ordinal += training and not recomputed
         call = Call(log, self.step + 1, training, ordinal, recomputed, p, draw=draw)
-        if self._last is not None and self._last[0]() is x and self._last[1] is not log:
-            log.repeated_on_result += 1
+        if asked and training and application.on is not False and self._last is not None:
+            log.repeated_on_result += self._last[0]() is x and self._last[1] is not log
         readable = seen_fully(x)
         if not readable:
             self._cannot_see(log, x)
@@ -265,6 +265,8 @@ class Recorder:
                     call.root_state = THREAD.root_state
         elif not sample:
             call.state = random_state(x.device)
+        if application.kind == "region" and not training:
+            call.state = random_state(x.device)
         return Begun(call, application, x, to, since, sampled)
 
     def end(self, begun: Begun, y: Tensor | None, heard: Heard) -> None:
@@ -274,6 +276,9 @@ class Recorder:
             log.inside = log.inside or "mask"
         elif heard.function:
             log.inside = log.inside or "function"
+        if call.state is not None and not call.training and x.device.type == "cpu":
+            now = random_state(x.device)
+            log.moved_in_eval += now is not None and not torch.equal(now, call.state)
         if y is None or not seen_fully(y) or (begun.edge is None and not seen_fully(x)):
             return
         unchanged = y is x and not begun.application.inplace
@@ -503,7 +508,9 @@ class Recorder:
             holder = self._holder(None)
             above = "?" if holder is None else self.tree.serial(holder)
             token = ("?", above, type(owner).__name__)
-        key = (token, application.kind, application.function, file, line)
+        # A module is one site wherever it is called from; a function one for each line.
+        place = (file, line) if module is None or token == "-" else None
+        key = (token, application.kind, application.function, place)
         log = self._logs.get(key)
         if log is None:
             log = self._logs[key] = SiteLog(
