@@ -62,7 +62,10 @@ def dropout_audit(request: pytest.FixtureRequest) -> Iterator[Callable[..., _Aud
 
     def audit(*models: Any, **options: Any) -> _Audit:
         __tracebackhide__ = True
-        started = _Audit(models, options)
+        try:
+            started = _Audit(models, options)
+        except (TypeError, ValueError) as error:  # where the test called, not where we noticed
+            raise type(error)(*error.args) from None
         audits.append(started)
         started.start()
         return started

@@ -139,6 +139,17 @@ def test_a_warning_that_is_an_error_reads_like_one(run: Run) -> None:
     run(body, "-W", "default").assert_outcomes(passed=1, warnings=1)
 
 
+@pytest.mark.parametrize("option", ["evry=2", "on_finding='rise'", "every=0"])
+def test_a_wrong_option_of_the_fixture_is_shown_where_it_stands(run: Run, option: str) -> None:
+    """In one sentence below the line of the test."""
+    result = run(f"def test_net(dropout_audit):\n    dropout_audit({option})\n")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [f">       dropout_audit({option})", "E       *Error: *", "*.py:3: *"]
+    )
+    assert "pytest_plugin.py" not in result.stdout.str()
+
+
 def test_several_audits_fail_in_one_text(run: Run) -> None:
     """Each with its finding, and a finding of both only once."""
     result = run(
