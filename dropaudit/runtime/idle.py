@@ -32,6 +32,8 @@ class IdleWatch:
     _watched: dict[int, _Watched] = field(default_factory=dict)
     _by_owner: dict[int, list[_Watched]] = field(default_factory=dict)
     _roots: set[int] = field(default_factory=set)
+    _ids: set[int] = field(default_factory=set)
+    """Of modules that matter: looked up first, since it is asked for every module that runs."""
 
     def enter(self, root: nn.Module, where: tuple[str, int]) -> None:
         """An outermost call begins: its dropout is watched from now on."""
@@ -43,6 +45,7 @@ class IdleWatch:
             for child in owner.children():
                 if not (is_torch_dropout(child) or looks_like_dropout(child)) or not rate(child):
                     continue
+                self._ids.update((id(child), id(owner)))
                 key = self.tree.serial(child)
                 if key not in self._watched:
                     entry = self._watched[key] = _Watched(ref(child), ref(owner), where=where)
@@ -50,6 +53,8 @@ class IdleWatch:
 
     def called(self, module: nn.Module, where: tuple[str, int] | None = None) -> None:
         """A module runs, in training: as a dropout, or as an owner of one."""
+        if id(module) not in self._ids:
+            return
         serial = self.tree.serial(module)
         entry = self._watched.get(serial)
         if entry is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -90,8 +90,10 @@ class SiteLog:
     p_most: float | None = None
     quantum: float = 0.0
     dtype: torch.dtype | None = None
-    training: Forward = field(default_factory=Forward)
-    eval: Forward = field(default_factory=Forward)
+    counts: dict[bool, Counter[str]] = field(
+        default_factory=lambda: {True: Counter(), False: Counter()}
+    )
+    """Counts of calls in training (True) and eval mode, by the names of `Forward`."""
     training_total: ForwardTotal = field(default_factory=ForwardTotal)
     eval_total: ForwardTotal = field(default_factory=ForwardTotal)
     backward: BackwardTotal = field(default_factory=BackwardTotal)
@@ -124,20 +126,19 @@ class SiteLog:
     moved_in_eval: int = 0
     """Calls in eval mode that moved the random state."""
 
-    def count(self, training: bool, **more: int) -> None:
-        """Add to the counts of one mode."""
-        name = "training" if training else "eval"
-        old: Forward = getattr(self, name)
-        now = {key: getattr(old, key) + value for key, value in more.items()}
-        setattr(self, name, replace(old, **now))
+    def count(self, training: bool, asked: bool, on: bool | None) -> None:
+        """Count a call in one mode: whether it had something to do, and what it was told."""
+        counts = self.counts[training]
+        counts["calls"] += 1
+        counts["asked"] += asked
+        if on is not None:
+            counts["told_on" if on else "told_off"] += 1
 
     def acted(self, training: bool, step: int) -> None:
         """Note that a call changed something."""
-        self.count(training, acted=1)
-        name = "training" if training else "eval"
-        forward: Forward = getattr(self, name)
-        if forward.first_step is None or step < forward.first_step:
-            setattr(self, name, replace(forward, first_step=step))
+        counts = self.counts[training]
+        counts["acted"] += 1
+        counts["first_step"] = min(step, counts.get("first_step", step))
 
     def rate(self, p: float | None) -> None:
         """Note the drop probability that a call declared."""
@@ -168,8 +169,8 @@ class SiteLog:
         self.backward = BackwardTotal()
         self.probed_eval = None
         # By values it acted in every call; by the generator in these.
-        self.eval = replace(self.eval, acted=self.moved_in_eval, first_step=None)
-        self.training = replace(self.training, asked=0)
+        self.counts[False]["acted"] = self.moved_in_eval
+        self.counts[True]["asked"] = 0
         self.compared = self.repeats = self.reseeded = 0
 
     def site(self, module: str, where: Location) -> Site:
@@ -193,8 +194,8 @@ class SiteLog:
             inside=self.inside,
             follows=self.follows,
             switched=self.switched,
-            training=self.training_total.record(self.training),
-            eval=self.eval_total.record(self.eval),
+            training=self.training_total.record(Forward(**self.counts[True])),
+            eval=self.eval_total.record(Forward(**self.counts[False])),
             probed_eval=self.probed_eval,
             backward=self.backward.record(),
             no_gradient=self.no_gradient,

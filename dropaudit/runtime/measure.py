@@ -29,8 +29,14 @@ BACKWARD = (
 
 
 def wide(rows: Tensor) -> Tensor:
-    """`rows` in the precision that is measured in: float64, float32 where the device has none."""
-    return rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+    """`rows` in the precision that is measured in: at least float32, which holds every product of
+    half-precision numbers exactly."""
+    return rows if rows.dtype is torch.float64 else rows.to(torch.float32)
+
+
+def _double(sums: Tensor) -> Tensor:
+    """Sums in float64 (float32 where the device has none): counts must stay exact."""
+    return sums.to(torch.float32 if sums.device.type == "mps" else torch.float64)
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -60,23 +66,20 @@ def forward_sums(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     >>> dict(zip(FORWARD, forward_sums(x, y)[0].tolist()))["drops"]
     1.0
     """
-    x, y = wide(x), wide(y)
-    informative = x.isfinite() & y.isfinite() & (x != 0)
-    x, y = _only(x, informative), _only(y, informative)
-    kept = informative & (y.abs() > slack)
+    x, y, informative = _informative(wide(x), wide(y))
+    kept = y.abs() > slack
     size, out = x.abs(), y * x.sgn()
-    draws, elements = informative.sum(1), informative.sum(1)
-    drops = draws - kept.sum(1)
-    nothing = torch.zeros_like(drops)
+    draws = informative.sum(1)
+    nothing = torch.zeros_like(draws)
     return torch.stack(
         [
-            *(elements, draws, drops, nothing, nothing),
+            *(_double(n) for n in (draws, draws, draws - kept.sum(1), nothing, nothing)),
             *_kept_sums(size, out, kept),
             *_moments(size, out),
-            ((x != y) & informative).sum(1),
+            _double((x != y).sum(1)),
         ],
         dim=1,
-    ).to(x.dtype)
+    )
 
 
 def unit_sums(
@@ -93,33 +96,33 @@ def unit_sums(
         Shape (calls, len(FORWARD)). A unit in which some elements are kept and others dropped
         counts as kept, and as `mixed`.
     """
-    x, y = wide(x), wide(y)
-    informative = x.isfinite() & y.isfinite() & (x != 0)
-    x, y = _only(x, informative), _only(y, informative)
-    kept = informative & (y.abs() > slack)
+    x, y, informative = _informative(wide(x), wide(y))
+    kept = y.abs() > slack
     size, out = x.abs(), y * x.sgn()
     seen = _gather(informative.to(x.dtype), unit, count)
     left = _gather(kept.to(x.dtype), unit, count)
+    counts = (
+        informative.sum(1),
+        (seen > 0).sum(1),
+        ((seen > 0) & (left == 0)).sum(1),
+        ((left > 0) & (left < seen)).sum(1),
+        (seen > 1).sum(1),
+    )
     return torch.stack(
         [
-            informative.sum(1),
-            (seen > 0).sum(1),
-            ((seen > 0) & (left == 0)).sum(1),
-            ((left > 0) & (left < seen)).sum(1),
-            (seen > 1).sum(1),
+            *map(_double, counts),
             *_kept_sums(size, out, kept),
             *_moments(_gather(size, unit, count), _gather(out, unit, count)),
-            ((x != y) & informative).sum(1),
+            _double((x != y).sum(1)),
         ],
         dim=1,
-    ).to(x.dtype)
+    )
 
 
 def verdicts(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     """The mask as far as it shows: 1 kept, -1 dropped, 0 hidden by a zero; shape as `x`, int8."""
-    informative = x.isfinite() & y.isfinite() & (x != 0)
-    kept = y.abs() > slack
-    return torch.where(informative, torch.where(kept, 1, -1), 0).to(torch.int8)
+    informative = (x * y).isfinite() & (x != 0)
+    return ((y.abs() > slack).to(torch.int8) * 2 - 1) * informative
 
 
 def unit_verdicts(verdict: Tensor, unit: Tensor, count: int) -> Tensor:
@@ -178,27 +181,32 @@ def backward_sums(
     1.0
     """
     x, y, dx, dy = wide(x), wide(y), wide(dx), wide(dy)
-    informative = (x * dx * y * dy).isfinite() & (x != 0) & (dy != 0)
-    x, y, dx, dy = (_only(side, informative) for side in (x, y, dx, dy))
     left, right = x * dx, y * dy
-    apart, total = (left - right).abs(), left.abs() + right.abs()
-    allowed = bound * total + 2 * tiny * (x.abs() + dy.abs()) + slack * dy.abs()
-    broken = apart > allowed
-    dropped, stopped = informative & (y == 0), informative & (dx == 0)
-    both = (informative & ~dropped & ~stopped).to(x.dtype)
+    informative = (left + right).isfinite() & (x != 0) & (dy != 0)
+    apart = (left - right).abs()
+    total = left.abs() + right.abs()
+    size = dy.abs()
+    broken = informative & (apart > bound * total + 2 * tiny * (x.abs() + size) + slack * size)
+    dropped, stopped = informative & (y == 0), dx == 0
+    both = informative & ~dropped & ~stopped
     return torch.stack(
         [
-            informative.sum(1),
-            broken.sum(1),
-            (broken & dropped & ~stopped).sum(1),
-            (broken & ~dropped & stopped).sum(1),
-            dropped.sum(1),
-            torch.where(broken, apart / total, 0).amax(1),
-            (dy.abs() * both).sum(1),
-            (dx * dy.sgn() * both).sum(1),
+            *map(
+                _double,
+                (
+                    informative.sum(1),
+                    broken.sum(1),
+                    (broken & dropped & ~stopped).sum(1),
+                    (broken & ~dropped & stopped).sum(1),
+                    dropped.sum(1),
+                    torch.where(broken, apart / total, 0).amax(1),
+                    torch.where(both, size, 0).sum(1),
+                    torch.where(both, dx * dy.sgn(), 0).sum(1),
+                ),
+            )
         ],
         dim=1,
-    ).to(x.dtype)
+    )
 
 
 def product_gap(left: Tensor, right: Tensor) -> Tensor:
@@ -340,8 +348,10 @@ class BackwardTotal:
         )
 
 
-def _only(values: Tensor, informative: Tensor) -> Tensor:
-    return torch.where(informative, values, 0)
+def _informative(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Input and output with zeros where they tell nothing, and where they do."""
+    informative = (x * y).isfinite() & (x != 0)
+    return torch.where(informative, x, 0), torch.where(informative, y, 0), informative
 
 
 def _gather(values: Tensor, unit: Tensor, count: int) -> Tensor:
@@ -350,21 +360,22 @@ def _gather(values: Tensor, unit: Tensor, count: int) -> Tensor:
 
 def _kept_sums(size: Tensor, out: Tensor, kept: Tensor) -> list[Tensor]:
     ratio = torch.where(kept, out / size, 0)
-    weight = kept.to(size.dtype)
-    return [
-        (size * weight).sum(1),
-        (out * weight).sum(1),
-        weight.sum(1),
+    sums = (
+        torch.where(kept, size, 0).sum(1),
+        torch.where(kept, out, 0).sum(1),
+        kept.sum(1),
         ratio.sum(1),
         ratio.square().sum(1),
-    ]
+    )
+    return [*map(_double, sums)]
 
 
 def _moments(size: Tensor, out: Tensor) -> list[Tensor]:
-    return [
+    sums = (
         size.sum(1),
         out.sum(1),
         size.square().sum(1),
         (size * out).sum(1),
         out.square().sum(1),
-    ]
+    )
+    return [*map(_double, sums)]

@@ -215,13 +215,7 @@ class Recorder:
             training = True if application.on is None else application.on
         p = application.p
         asked = x.numel() > 0 and (p is None or 0 < p < 1)
-        log.count(
-            training,
-            calls=1,
-            asked=int(asked),
-            told_on=int(application.on is True),
-            told_off=int(application.on is False),
-        )
+        log.count(training, asked, application.on)
         log.rate(p)
         root = next((m for m, r in self._roots() if r is self), None)
         if module is not None and asked:
@@ -531,7 +525,7 @@ class Recorder:
                 log.registered = False
                 holders = [each for each in THREAD.stack if each in self.tree]
                 log.built_in_forward = not held_in_plain_container(module, holders)
-        if log.training.calls == 0 and owner is not None and owner.training:
+        if not log.counts[True] and owner is not None and owner.training:
             by_hand = application.kind == "mask" or (module and not is_torch_dropout(module))
             if by_hand:
                 self._unprobed[self.tree.serial(owner)] = (log, application.p)
