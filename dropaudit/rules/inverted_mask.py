@@ -188,7 +188,9 @@ def keep_rate_that_is_p(trace: Trace) -> Iterator[Observation]:
             forward, rate = site.site.training, site.drop_rate or 0.0
             yield site.observe(
                 f"{site.name} keeps what it should drop: {forward.drops:,} of {forward.draws:,} "
-                f"draws were dropped, {rate:.1%}",
+                f"draws were dropped, {rate:.1%}, and what is kept is multiplied by "
+                f"{forward.scale or 0:.6g}",
+                scale=forward.scale,
                 drop_rate=rate,
                 declared_p=site.site.p,
                 draws=forward.draws,

@@ -59,8 +59,10 @@ rule = Rule(
 @rule.in_trace
 def nothing_to_drop(trace: Trace) -> Iterator[Observation]:
     """No site had anything to do, and no site is known that could not be seen."""
-    if any(site.training.asked or site.eval.asked for site in trace.sites) or trace.unobserved:
+    if any(site.training.asked or site.eval.asked for site in trace.sites):
         return
+    if trace.unobserved or trace.idle:
+        return  # dropout is known of, and other findings say what became of it
     calls = sum(site.training.calls + site.eval.calls for site in trace.sites)
     if calls:
         seen = f"{calls:,} calls of dropout, none with a drop probability between 0 and 1"

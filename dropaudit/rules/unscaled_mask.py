@@ -394,9 +394,9 @@ def scale_of_one(trace: Trace) -> Iterator[Observation]:
             forward = site.site.training
             severity = Severity.INFO if site.site.unscaled_on_purpose else None
             seen = site.observe(
-                f"{site.name} does not scale what it keeps: the outputs in training are "
-                f"{site.shrinkage} of the inputs on average, those in evaluation "
-                f"{site.expected_mean:g} of them; kept elements should be multiplied by "
+                f"{site.name} does not scale what it keeps: on average its output is "
+                f"{forward.mean or 1 - (site.drop_rate or 0):.1%} of its input in training and "
+                f"{site.expected_mean:.1%} in evaluation; what is kept should be multiplied by "
                 f"{site.wanted_scale}",
                 scale=forward.scale,
                 expected_scale=site.right_scale,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from dropaudit.catalogue import Observation
 from dropaudit.findings import Location
 from dropaudit.runtime.statistics import (
+    alpha_scale,
     chance_of_none,
     log_e,
     log_likelihood,
@@ -31,8 +32,6 @@ TESTS = 4
 _BY_MEAN = ("noise", "block")
 BY_STATE = ("attention", "recurrent")
 """Kinds whose draws cannot be seen one by one."""
-_ALPHA_PRIME = -1.7580993408473766
-"""The value that alpha dropout sets elements to: minus the scale times the alpha of SELU."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,6 @@ class Evidence:
         """For example "`F.dropout` (p = 0.1)"."""
         return f"`{self.site.function}` ({self.declared})"
 
-    @property
-    def shrinkage(self) -> str:
-        """Mean of y / x in training, as a message gives it: "90.0 %"."""
-        mean = self.site.training.mean
-        return "less" if mean is None else f"{mean:.1%}"
-
     def observe(self, message: str, **figures: float | None) -> Observation:
         """A report at this site; figures that are None are left out."""
         known = tuple((name, float(value)) for name, value in figures.items() if value is not None)
@@ -122,7 +115,7 @@ class Evidence:
             return None
         p = self.rates[1] if self.rates[0] == self.rates[1] else (self.site.p or self.rates[1])
         if self.site.kind == "alpha":
-            return float(((1 - p) * (1 + p * _ALPHA_PRIME**2)) ** -0.5)
+            return alpha_scale(p)
         return 1 / (1 - p)
 
     @property
@@ -213,6 +206,8 @@ class Evidence:
             return None
         if self._fits(1.0):
             return "DRP101"
+        if self.site.kind == "mask" and rates[0] > 0.5 and self._fits(1 / rates[0]):
+            return "DRP104"  # a rate above a half, read off the mask, is one that should be kept
         implied = self.implied_p
         if implied is None or self.site.kind == "alpha" or rates[0] != rates[1]:
             return "DRP102"
@@ -282,10 +277,10 @@ class Evidence:
         error = forward.mean_error or 0.0
         p = self.rates[1] if self.rates else (self.drop_rate or 0.0)
         slack = scale_slack(p, site.dtype) + (forward.spread or 0.0) * site.tolerance
-        if forward.draws and 0 < p < 1:
+        if forward.draws and 0 < p < 1 and site.kind != "noise":
             # A run without a single drop has no measured variation: take at least that of the p.
             error = max(error, math.sqrt(p / (1 - p) / forward.draws))
-        error *= math.sqrt(1 + site.freshness.repeats)
+            error *= math.sqrt(1 + site.freshness.repeats)
         jump = error * error / p if p > 0 else 0.0
         bound = mean_bound(error, self.alpha, jump)
         return bound * (10 if site.kind == "block" else 1) + slack

@@ -62,19 +62,17 @@ def steps_in_eval(trace: Trace, code: str) -> Iterator[Switched]:
 
     Dropout that was switched off by itself, module by module, is off on purpose.
     """
-    pinned = {site.module for site in trace.sites if site.switched}
     stopped = any(each.training and each.override for each in trace.divided)
+    pinned = {site.module for site in trace.sites if site.switched}
     for seen in trace.switched:
-        if not seen.dropouts or seen.in_eval < seen.dropouts or pinned & set(seen.examples):
+        if not seen.dropouts or seen.in_eval < seen.dropouts:
             continue
-        if code == _code_of_steps(seen) and not (code == "DRP207" and stopped):
+        if seen.root_training:
+            # Only the flag of the outermost module was switched back, by hand or by its override.
+            found = "DRP207" if seen.root_alone and not stopped else None
+        elif pinned & set(seen.examples):
+            found = None
+        else:
+            found = "DRP211" if seen.partners else "DRP210"
+        if found == code:
             yield seen
-
-
-def _code_of_steps(seen: Switched) -> str | None:
-    if seen.partners:
-        return "DRP211"
-    if seen.root_training:
-        # Its flag alone was switched back; without an earlier step the parts may be frozen.
-        return "DRP207" if seen.trained_before else None
-    return "DRP210"

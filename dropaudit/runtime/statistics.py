@@ -129,6 +129,19 @@ def rounded(value: float, dtype: str) -> float:
     return math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
 
 
+_ALPHA_PRIME = -1.7580993408473766
+"""The value that alpha dropout sets elements to: minus the scale times the alpha of SELU."""
+
+
+def alpha_scale(p: float) -> float:
+    """The factor of alpha dropout, which keeps the variance of what is left at one.
+
+    >>> round(alpha_scale(0.1), 6)
+    0.921285
+    """
+    return float(((1 - p) * (1 + p * _ALPHA_PRIME**2)) ** -0.5)
+
+
 def scale_slack(p: float, dtype: str) -> float:
     """How far from 1 `scale * q` may be for a right scale: what rounding explains, no more.
 

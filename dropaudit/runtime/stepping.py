@@ -70,9 +70,12 @@ class Stepping:
         partners = tuple(
             type(other).__name__ for other, theirs in others if theirs.on and not theirs.off
         )
+        alone = bool(entry.training and not entry.on) and not any(
+            module.training for module in root.modules() if module is not root
+        )
         key = (
             *(serial, entry.where, entry.training, len(entry.on), len(entry.off)),
-            *(bool(serial in self._trained_before), partners),
+            *(bool(serial in self._trained_before), partners, alone),
         )
         old = self._records.get(key)
         self._records[key] = (
@@ -92,6 +95,7 @@ class Stepping:
                 steps=1,
                 trained_before=serial in self._trained_before,
                 partners=partners,
+                root_alone=alone,
             )
         )
         if entry.on:

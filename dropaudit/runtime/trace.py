@@ -288,6 +288,8 @@ class Switched:
     """Whether an earlier step of the same model had its dropout in training mode."""
     partners: tuple[str, ...] = ()
     """Classes of other audited models in the same optimizer whose dropout ran in training mode."""
+    root_alone: bool = False
+    """Whether the outermost module was in training mode and every module below it in eval mode."""
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,11 @@ CASES = {
         {"kind": "alpha", "training": forward(scale=ALPHA_SCALE)},
     ),
     "keeps what it should drop": at_site("DRP104", {"training": forward(0.9)}, {}),
+    "keeps what it should drop, mask by hand": at_site(
+        "DRP104",
+        {**MASK, "p": 0.9, "p_least": 0.9, "p_most": 0.9, "training": forward(0.9)},
+        {**MASK, "p": 0.9, "p_least": 0.9, "p_most": 0.9, "training": forward(0.9, 10.0)},
+    ),
     "keeps what it should drop, consistently": at_site(
         "DRP104", {"training": forward(0.9, scale=10.0)}, {}
     ),
@@ -177,6 +182,13 @@ CASES = {
         "DRP110",
         {"p": 0.1, "p_most": 0.2, "training": forward(0.3, 1 / 0.85)},
         {"p": 0.1, "p_most": 0.2, "training": forward(0.15, 1 / 0.85)},
+    ),
+    "noise with another mean, as it is counted": at_site(
+        "DRP111",
+        {"kind": "noise", "freshness": replace(REPEATED, joint=1),
+         "training": forward(0.0, 0.9, draws=60, drops=0, spread=0.37, mean_error=9e-4)},
+        {"kind": "noise", "freshness": replace(REPEATED, joint=1),
+         "training": forward(0.0, 1.0, draws=60, drops=0, spread=0.37, mean_error=9e-4)},
     ),
     "noise with another mean": at_site(
         "DRP111",
@@ -211,7 +223,10 @@ CASES = {
     ),
     "a flag assigned": beside("DRP207", "divided", SPLIT, replace(SPLIT, dropouts=0)),
     "a flag assigned before training": beside(
-        "DRP207", "switched", replace(OFF, root_training=True), replace(OFF, in_eval=2)
+        "DRP207",
+        "switched",
+        replace(OFF, root_training=True, root_alone=True),
+        replace(OFF, root_training=True),
     ),
     "an override that stops": beside(
         "DRP208",
@@ -477,11 +492,16 @@ def test_dropout_that_was_switched_off_by_itself_is_off_on_purpose() -> None:
 
 def test_a_larger_alpha_speaks_sooner() -> None:
     """The bound is the audit's own, shared by its sites."""
-    doubtful = site(training=forward(0.1025))
+    doubtful = site(training=forward(0.103))
     assert codes(trace(doubtful)) == []
     assert codes(trace(doubtful, settings=Settings(alpha=0.05))) == ["DRP110"]
     first, tenth = (Evidence(trace(*[doubtful] * 10), n).alpha for n in (0, 9))
     assert first == pytest.approx(100 * tenth)
+
+
+def test_dropout_that_is_never_called_is_said_once() -> None:
+    """Not called, hence not observed: one cause."""
+    assert codes(trace(idle=(IDLE,))) == ["DRP402"]
 
 
 def test_an_empty_trace_is_not_a_pass() -> None:
