@@ -20,7 +20,7 @@ from dropaudit.runtime.lens import output
 from dropaudit.runtime.preservation import preserved, seed
 from dropaudit.runtime.report import Report
 from dropaudit.runtime.subject import Subject, subject_of, tensors_of
-from dropaudit.runtime.trace import Settings, Site, Trace
+from dropaudit.runtime.trace import Settings, Site, Trace, Unobserved
 from dropaudit.runtime.trials import ATTENTION_SHAPES, DTYPES, SHAPES, module_shapes, values
 
 _SEED = 20_140_601
@@ -111,10 +111,13 @@ def _copied(given: Any) -> Any:
 
 def _examined(subject: Subject, inputs: Any) -> Report:
     sites: list[Site] = []
+    unobserved: list[Unobserved] = []
     extra: list[Finding] = []
     for tensors in _batches(subject, inputs):
         examination = Examination(subject, tensors, own=inputs is None, lead=not sites)
         sites.append(examination.site())
+        if examination.unseen:
+            unobserved.append(_unobserved(subject, examination.unseen))
         if not examination.every_dtype:
             extra += examination.extra
             break
@@ -130,6 +133,7 @@ def _examined(subject: Subject, inputs: Any) -> Report:
         models=(subject.name,),
         torch=torch.__version__,
         sites=tuple(sites),
+        unobserved=tuple(unobserved),
     )
     found = list(judge(trace))
     if not _errors(found):
@@ -192,6 +196,11 @@ def _taken(
                 continue
             return tensors
     return None
+
+
+def _unobserved(subject: Subject, reason: str) -> Unobserved:
+    what, advice = f"the backward pass of {subject.name}", "check the parts that it is made of"
+    return Unobserved("", what, reason, advice, subject.where)
 
 
 def _both_ways(subject: Subject, tensors: list[Tensor]) -> None:

@@ -23,11 +23,10 @@ from dropaudit.runtime.trials import values
 if TYPE_CHECKING:
     from dropaudit.runtime.examination import Examination
 
-_STEP = 1e-7
-_KINK = 1e-4
-"""Gap of the slopes over a step and over half of it, beyond which a direction is left out."""
+_STEPS = {torch.float64: (1e-7, 1e-4, 1e-3), torch.float32: (1e-2, 2e-2, 5e-2)}
+"""By dtype: the step h; the gap of the slopes over h and h / 2 beyond which a direction is left
+out, since it meets a kink; the gap of slope and gradient that is no rounding."""
 _DIRECTIONS = 4
-_BOUND = 1e-3
 _KEYS = 64
 
 
@@ -49,12 +48,14 @@ def measure(examination: Examination, kind: str) -> None:
         for _ in range(4):
             _values(examination)
     _modes(examination, attention=shown)
-    if examination.dtype == torch.float64 and _replays(subject, tensors):
-        smooth = 0
-        for _ in range(4 * _DIRECTIONS):
-            smooth += _direction(examination)
-            if smooth == _DIRECTIONS:
-                break
+    if examination.dtype not in _STEPS:
+        if not shown:
+            examination.unseen = "it takes neither float64 nor float32, and shows no mask"
+    elif not _replays(subject, tensors):
+        if not shown:
+            examination.unseen = "its random numbers cannot be replayed, and it shows no mask"
+    else:
+        _directions(examination)
 
 
 def is_attention(subject: Subject, tensors: Sequence[Tensor]) -> bool:
@@ -127,8 +128,18 @@ def _modes(examination: Examination, *, attention: bool) -> None:
         examination.trained(still, count=not attention)
 
 
+def _directions(examination: Examination) -> None:
+    smooth = 0
+    for _ in range(4 * _DIRECTIONS):
+        smooth += _direction(examination)
+        if smooth == _DIRECTIONS:
+            return
+    if not smooth:
+        examination.unseen = "it has a kink in every direction"
+
+
 def _replays(subject: Subject, tensors: Sequence[Tensor]) -> bool:
-    with replaying() as replay, torch.no_grad():
+    with replaying(*subject.modules) as replay, torch.no_grad():
         first = output(subject.call([t.clone() for t in tensors]))
         replay()
         return torch.equal(first, output(subject.call([t.clone() for t in tensors])))
@@ -140,30 +151,31 @@ def _direction(examination: Examination) -> bool:
     held: list[Tensor] = []
     if subject.module is not None:
         held = [p for p in subject.module.parameters() if p.requires_grad]
-        held = [p for p in held if p.dtype == torch.float64]
-    with replaying() as replay:
+        held = [p for p in held if p.dtype == examination.dtype]
+    size, kink, bound = _STEPS[examination.dtype]
+    with replaying(*subject.modules) as replay:
         leaves = [t.detach().clone().requires_grad_(True) for t in tensors]
         y = output(subject.call([leaf * 1 for leaf in leaves]))
         if not y.requires_grad:
             return True
         dy = values(y.shape, y.dtype, y.device)
         gradients = torch.autograd.grad(y, [*leaves, *held], dy, allow_unused=True)
-        along = [values(t.shape, torch.float64, t.device) for t in (*leaves, *held)]
+        along = [values(t.shape, t.dtype, t.device) for t in (*leaves, *held)]
         slopes = [
             (
                 _moved(subject, leaves, held, along, step, replay)
                 - _moved(subject, leaves, held, along, -step, replay)
             )
             / (2 * step)
-            for step in (_STEP, _STEP / 2)
+            for step in (size, size / 2)
         ]
     left, half = ((dy * slope).reshape(1, -1) for slope in slopes)
-    if float(product_gap(left, half)) > _KINK:
+    if float(product_gap(left, half)) > kink:
         return False
     right = torch.cat(
         [(g * v).reshape(1, -1) for g, v in zip(gradients, along, strict=True) if g is not None], 1
     )
-    examination.products(product_gap(left, right).tolist(), _BOUND)
+    examination.products(product_gap(left, right).tolist(), bound)
     return True
 
 
@@ -179,9 +191,9 @@ def _moved(
     kept = [parameter.detach().clone() for parameter in held]
     with torch.no_grad():
         try:
+            replay()  # first: it puts parameters back as well
             for parameter, v in zip(held, along[len(leaves) :], strict=True):
                 parameter.add_(v, alpha=step)
-            replay()
             moved = [leaf + step * v for leaf, v in zip(leaves, along, strict=False)]
             return output(subject.call(moved))
         finally:

@@ -62,6 +62,8 @@ class Examination:
         self._probed: float | None = None
         self.every_dtype = True
         """Whether other dtypes show something of their own: not where differences are taken."""
+        self.unseen = ""
+        """Why the backward pass could not be compared, if it could not."""
         self.extra: list[Finding] = []
         """What no record of a trace holds: findings about p = 0 and p = 1."""
 
@@ -82,9 +84,8 @@ class Examination:
             self._varying = self._decisions(lens)
         units = (0,) if kind in ("path", "block") else self._varying
         if lens is None:
-            self.every_dtype = dtype != torch.float64
             kind = directions.kind_of(subject, self.tensors, kind)
-            self.every_dtype |= kind == "attention"
+            self.every_dtype = kind == "attention"
             directions.measure(self, kind)
         else:
             kind = "elementwise" if kind == "region" else kind
@@ -107,7 +108,7 @@ class Examination:
             p_least=subject.p,
             p_most=subject.p,
             dtype=str(dtype).removeprefix("torch."),
-            tolerance=1e-6 if isinstance(lens, Affine) else tolerance(dtype),
+            tolerance=lens.error(dtype) if isinstance(lens, Affine) else tolerance(dtype),
             is_module=subject.module is not None,
             inside=subject.inside if subject.module is not None else "",
             training=forward,
@@ -301,9 +302,11 @@ class Examination:
             self._no_gradient += 1
             return
         dtype = sample.y.dtype
-        bound = (
-            1e-6 if isinstance(lens, Affine) else tolerance(dtype) * (16 if lens.shift[0] else 1)
-        )
+        bound = tolerance(dtype)
+        if isinstance(lens, Affine):
+            bound = max(1e-6, 2 * lens.error(dtype))
+        elif lens.shift[0]:
+            bound *= 16
         tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
         for four in ((sample.x, sample.y, sample.dx, sample.dy), sample.again):
             if four is not None:

@@ -15,8 +15,8 @@ from dropaudit.runtime.preservation import random_states, replaying
 from dropaudit.runtime.subject import Subject
 from dropaudit.runtime.trials import values
 
-_EXACT = 1e-7
-"""Relative error of a difference of two outputs in float64."""
+_AWAY = 4.0
+"""Size of the steps between two outputs: the larger, the less their difference is rounded."""
 
 
 @dataclass
@@ -68,12 +68,22 @@ class Affine:
     around: float = 0.0
     gain: float = 1.0
 
+    @staticmethod
+    def error(dtype: torch.dtype) -> float:
+        """Relative error of a difference of two outputs.
+
+        >>> Affine.error(torch.float64) < 1e-6 < Affine.error(torch.bfloat16)
+        True
+        """
+        return max(1e-7, 16 * torch.finfo(dtype).eps)
+
     def sample(
         self, subject: Subject, tensors: Sequence[Tensor], *, gradient: bool, inplace: bool = False
     ) -> Sample:
         """Two calls in training mode that draw the same numbers."""
-        v = values(tensors[self.index].shape, tensors[self.index].dtype, tensors[0].device)
-        with replaying() as replay:
+        like = tensors[self.index]
+        v = _AWAY * values(like.shape, like.dtype, like.device)
+        with replaying(*subject.modules) as replay:
             leaves = [t.detach().clone() for t in tensors]
             x = leaves[self.index].requires_grad_(gradient)
             if gradient:
@@ -97,7 +107,7 @@ class Affine:
     def strip(self, apart: Tensor, v: Tensor) -> Tensor:
         """What the mask alone did."""
         left = (apart - self.around * v) / self.gain
-        return torch.where(left.abs() > _EXACT * v.abs(), left, 0.0)
+        return torch.where(left.abs() > self.error(v.dtype) * v.abs(), left, 0.0)
 
 
 def lens_of(subject: Subject, tensors: Sequence[Tensor], kind: str) -> Direct | Affine | None:
@@ -110,8 +120,6 @@ def lens_of(subject: Subject, tensors: Sequence[Tensor], kind: str) -> Direct | 
         return Direct()
     if len(tensors) == 1 and y.shape == x.shape and _is_masked(subject, tensors):
         return Direct()
-    if x.dtype != torch.float64:
-        return None
     for index, tensor in enumerate(tensors):
         found = _affine(subject, tensors, index) if tensor.shape == y.shape else None
         if found is not None:
@@ -148,26 +156,28 @@ def _affine(subject: Subject, tensors: Sequence[Tensor], index: int) -> Affine |
     slopes = []
     for _ in range(8):
         moved = _copies(tensors)
-        v = values(moved[index].shape, torch.float64, moved[index].device)
+        v = _AWAY * values(moved[index].shape, moved[index].dtype, moved[index].device)
         half = torch.rand(v.shape, device=v.device) < 0.5
         moved[index] += torch.where(half, v, 0.0)
-        with replaying() as replay:
+        with replaying(*subject.modules) as replay:
             first = output(subject.call(_copies(tensors))).detach()
             replay()
             again = output(subject.call(_copies(tensors))).detach()
             replay()
             apart = output(subject.call(moved)).detach() - first
-        if not torch.equal(first, again) or (apart[~half].abs() > _EXACT).any():
+        if not torch.equal(first, again) or bool(apart[~half].any()):
             return None
         sample = plain.sample(subject, tensors, gradient=False)
-        slopes.append(sample.y / sample.x)
+        slopes.append((sample.y / sample.x).to(torch.float64))
     slope = torch.stack(slopes)
     low, high = float(slope.min()), float(slope.max())
-    if high - low < 1e-3:
+    error = max(plain.error(tensors[index].dtype), 1e-4)
+    if high - low < 2 * error:
         return None  # a residual: what dropout is applied to is another tensor
     near = torch.minimum((slope - low).abs(), (slope - high).abs())
-    if float(near.max()) > 1e-4:  # Gaussian dropout, or more than one mask
+    if float(near.max()) > error:  # Gaussian dropout, or more than one mask
         return plain if abs(float(slope.mean()) - 1) < 0.5 else None
+    low = 0.0 if abs(low) < error else round(low) if abs(low - round(low)) < error else low
     return Affine(index, low, _gain(subject, tensors, index, low))
 
 
@@ -175,15 +185,18 @@ def _gain(subject: Subject, tensors: Sequence[Tensor], index: int, around: float
     """What the masked branch contributes in eval mode: the scale is counted from there."""
     if not subject.has_mode or around == 0:
         return 1.0
-    v = values(tensors[index].shape, torch.float64, tensors[index].device)
+    like = tensors[index]
+    v = _AWAY * values(like.shape, like.dtype, like.device)
     moved = _copies(tensors)
     moved[index] += v
     with torch.no_grad():
         rest = output(subject.call(_copies(tensors), training=False))
         slope = (output(subject.call(moved, training=False)) - rest) / v
-    if float(slope.max() - slope.min()) > 1e-6 or abs(float(slope.mean()) - around) < 1e-6:
+    error, mean = max(Affine.error(like.dtype), 1e-6), float(slope.to(torch.float64).mean())
+    if float(slope.max() - slope.min()) > 2 * error or abs(mean - around) < error:
         return 1.0
-    return float(slope.mean()) - around
+    mean = round(mean) if abs(mean - round(mean)) < error else mean
+    return mean - around
 
 
 def _differentiate(seen: Sample, y: Tensor, x: Tensor) -> None:

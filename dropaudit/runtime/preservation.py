@@ -142,8 +142,8 @@ def preserved(*modules: nn.Module) -> Iterator[Snapshot]:
 
 
 @contextmanager
-def replaying() -> Iterator[Callable[[], None]]:
-    """Gives a function that puts every random state back to what it was at the start.
+def replaying(*modules: nn.Module) -> Iterator[Callable[[], None]]:
+    """Gives a function that puts all random states, and `modules`, back to what they were.
 
     >>> with replaying() as replay:
     ...     first = torch.rand(3)
@@ -152,8 +152,12 @@ def replaying() -> Iterator[Callable[[], None]]:
     >>> torch.equal(first, again)
     True
     """
-    state = _RandomState()
-    yield state.restore
+    snapshot = Snapshot(*modules)
+
+    def replay() -> None:
+        snapshot.restore()
+
+    yield replay
 
 
 def random_states() -> list[bytes]:

@@ -58,6 +58,11 @@ class Subject:
     """Arguments that are no tensors of the inputs that were given."""
 
     @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The module, if it is one."""
+        return () if self.module is None else (self.module,)
+
+    @property
     def has_mode(self) -> bool:
         """Whether it can be told to be in eval mode."""
         return self.module is not None or bool(self.mode_name)

@@ -531,3 +531,63 @@ def test_bad_arguments_are_refused_in_a_sentence(
     with pytest.raises(error, match=words) as caught:
         check_dropout(*arguments, **options)
     assert "\n" not in str(caught.value)
+
+
+def low_precision(dtype: Any, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A kernel that takes one dtype only, in the order of arguments of fused kernels."""
+
+    def kernel(x: Tensor, bias: Tensor, residual: Tensor, prob: float) -> Tensor:
+        if x.dtype != dtype:
+            raise TypeError(f"expected {dtype}")
+        return function(x, bias, residual, prob)
+
+    return kernel
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_fused_kernels_of_one_dtype_are_seen_through_their_differences(dtype: Any) -> None:
+    """Right, and with the mask resampled in the backward pass."""
+    right = low_precision(dtype, lambda x, b, r, p: r + F.dropout(x + b, p))
+    report = check_dropout(right)
+    assert report.findings == ()
+    assert report.sites[0].training.scale == pytest.approx(1 / 0.7, rel=0.01)
+    wrong = low_precision(dtype, ResampledBiasDropoutAdd.apply)
+    assert codes(check_dropout(wrong, on_finding="collect")) == ["DRP301"]
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    """A region in low precision, and random numbers that cannot be replayed."""
+
+    def low(x: Tensor, p: float = 0.3) -> Tensor:
+        if x.dtype != torch.bfloat16:
+            raise TypeError("expected bfloat16")
+        return F.dropout(x.cumsum(-1).sin(), p)
+
+    def unseeded(x: Tensor, p: float = 0.3) -> Tensor:
+        own = torch.Generator()
+        own.seed()
+        mask = torch.rand(x.shape, generator=own) >= p
+        return x.cumsum(-1).sin() * mask / (1 - p)
+
+    for function in (low, unseeded):
+        report = check_dropout(function)
+        assert codes(report) == ["DRP000"]
+        assert "backward pass" in report.findings[0].message
+
+
+def test_a_generator_of_its_own_is_no_fault() -> None:
+    """It is replayed, and is no mask from the host."""
+
+    class OwnDropout(Hand):
+        def __init__(self, p: float = 0.3) -> None:
+            super().__init__(p)
+            self.generator = torch.Generator().manual_seed(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training:
+                return x
+            mask = torch.rand(x.shape, generator=self.generator) >= self.p
+            return x * mask.to(x.dtype) / (1 - self.p)
+
+    assert check_dropout(OwnDropout()).findings == ()
+    assert check_dropout(nn.Sequential(nn.Linear(8, 8), OwnDropout())).findings == ()
