@@ -18,8 +18,9 @@ from dropaudit.runtime.failure import settle
 from dropaudit.runtime.judge import judge
 from dropaudit.runtime.lens import output
 from dropaudit.runtime.preservation import preserved, seed
+from dropaudit.runtime.recognition import subject_of, tensors_of
 from dropaudit.runtime.report import Report
-from dropaudit.runtime.subject import Subject, subject_of, tensors_of
+from dropaudit.runtime.subject import Subject
 from dropaudit.runtime.trace import Settings, Site, Trace, Unobserved
 from dropaudit.runtime.trials import ATTENTION_SHAPES, DTYPES, SHAPES, module_shapes, values
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dropaudit.runtime.ledger import PRODUCT_BOUND
-from dropaudit.runtime.lens import Sample, output
-from dropaudit.runtime.measure import product_gap
-from dropaudit.runtime.preservation import replaying
+from dropaudit.runtime.lens import eval_output, output
+from dropaudit.runtime.measure import product_gap, verdicts
+from dropaudit.runtime.preservation import random_states, replaying
 from dropaudit.runtime.subject import Subject
 from dropaudit.runtime.trials import values
 
@@ -98,7 +98,10 @@ def _probabilities(examination: Examination) -> None:
         return  # the values are not where this looked for them
     x = (allowed / keys).to(torch.float64)
     for y in calls:
-        examination.forward(Sample(x, torch.where(allowed, y, 0).to(torch.float64)))
+        mask = torch.where(allowed, y, 0).to(torch.float64)
+        call = examination.tally.call(acted=bool((x != mask).any()))
+        examination.tally.forward(x, mask, None)
+        examination.tally.fresh(verdicts(x, mask), int(allowed.sum()), call)
 
 
 def _values(examination: Examination) -> None:
@@ -114,18 +117,27 @@ def _values(examination: Examination) -> None:
     gaps = product_gap(
         (d_out * out.detach()).reshape(rows, -1), (dv * v.detach()).reshape(rows, -1)
     )
-    examination.products(gaps.tolist(), PRODUCT_BOUND[out.dtype])
+    examination.tally.products(gaps.tolist(), PRODUCT_BOUND[out.dtype])
 
 
 def _modes(examination: Examination, *, attention: bool) -> None:
     """Whether outputs change from call to call: they must in training, and not in eval."""
-    still = None
-    if examination.subject.has_mode:
-        still = examination.eval_output()
-        for _ in range(3):
-            examination.evaluated(still)
-    for _ in range(4):
-        examination.trained(still, count=not attention)
+    subject, tensors, tally = examination.subject, examination.tensors, examination.tally
+    still = eval_output(subject, tensors) if subject.has_mode else None
+    for _ in range(3 if still is not None else 0):
+        before = random_states()
+        same = still is not None and torch.equal(eval_output(subject, tensors), still)
+        tally.eval_call(acted=not same or random_states() != before)
+    for _ in range(0 if attention else 4):
+        before = random_states()
+        with torch.no_grad():
+            y = output(subject.call([t.detach().clone() for t in tensors]))
+        changed = still is not None and not torch.allclose(y, still, rtol=1e-5, atol=1e-6)
+        acted = changed or random_states() != before
+        # No mask shows, but outputs and directional derivatives are compared.
+        call = tally.call(acted=acted, elements=y.numel())
+        if acted:
+            tally.fresh(y, y.numel(), call)
 
 
 def _directions(examination: Examination) -> None:
@@ -175,7 +187,7 @@ def _direction(examination: Examination) -> bool:
     right = torch.cat(
         [(g * v).reshape(1, -1) for g, v in zip(gradients, along, strict=True) if g is not None], 1
     )
-    examination.products(product_gap(left, right).tolist(), bound)
+    examination.tally.products(product_gap(left, right).tolist(), bound)
     return True
 
 

@@ -11,20 +11,12 @@ from torch import Tensor
 from dropaudit.findings import Finding
 from dropaudit.runtime import directions
 from dropaudit.runtime.evaldraws import finding
-from dropaudit.runtime.lens import Affine, Direct, Sample, lens_of, output
-from dropaudit.runtime.measure import (
-    BackwardTotal,
-    ForwardTotal,
-    backward_sums,
-    forward_sums,
-    tolerance,
-    unit_sums,
-    verdicts,
-)
+from dropaudit.runtime.lens import Affine, Direct, Sample, eval_output, lens_of, output
+from dropaudit.runtime.measure import tolerance, verdicts
 from dropaudit.runtime.preservation import random_states
-from dropaudit.runtime.sampling import Sampler
 from dropaudit.runtime.subject import Subject
-from dropaudit.runtime.trace import Forward, Freshness, Site
+from dropaudit.runtime.tally import Tally
+from dropaudit.runtime.trace import Site
 from dropaudit.runtime.trials import DRAWS, draws_of, layouts, power_shape, values
 from dropaudit.runtime.within import Within
 
@@ -49,16 +41,8 @@ class Examination:
     ) -> None:
         self.subject, self.tensors, self._own = subject, list(tensors), own
         self.wanted = DRAWS if lead else DRAWS // 8
-        self._sampler = Sampler(None)
-        self._training = Forward()
-        self._eval = Forward()
-        self._forward, self._forward_eval = ForwardTotal(), ForwardTotal()
-        self._backward = BackwardTotal()
-        self._freshness = Freshness()
-        self._no_gradient = 0
-        self._host_mask = 0
+        self.tally = Tally(subject.p)
         self._varying: tuple[int, ...] | None = None
-        self._last: Tensor | None = None
         self._probed: float | None = None
         self.every_dtype = True
         """Whether other dtypes show something of their own: not where differences are taken."""
@@ -78,6 +62,7 @@ class Examination:
         """Everything measured, as a record."""
         subject, dtype = self.subject, self.dtype
         self._look_within()
+        self.tally.p = subject.p
         kind = subject.kind
         lens = lens_of(subject, self.tensors, kind) if self.tensors else None
         if lens is not None:
@@ -93,11 +78,11 @@ class Examination:
             self._mask(lens, units)
             self._evaluate(lens)
             self._other_rates(lens)
-        forward = self._forward.record(self._training)
-        if kind == "elementwise" and (forward.spread or 0) > 0.05:
+        training, in_eval, backward = self.tally.records()
+        if kind == "elementwise" and (training.spread or 0) > 0.05:
             kind = "noise"
         if kind in ("recurrent", "region"):
-            forward = replace(forward, mean=None, mean_error=None)
+            training = replace(training, mean=None, mean_error=None)
         return Site(
             module="" if subject.module is not None else "-",
             class_name="" if subject.module is None else type(subject.module).__name__,
@@ -111,13 +96,13 @@ class Examination:
             tolerance=lens.error(dtype) if isinstance(lens, Affine) else tolerance(dtype),
             is_module=subject.module is not None,
             inside=subject.inside if subject.module is not None else "",
-            training=forward,
-            eval=self._forward_eval.record(self._eval),
+            training=training,
+            eval=in_eval,
             probed_eval=self._probed,
-            backward=self._backward.record(),
-            no_gradient=self._no_gradient,
-            freshness=self._freshness,
-            host_mask=self._host_mask if not self._freshness.repeats else 0,
+            backward=backward,
+            no_gradient=self.tally.no_gradient,
+            freshness=self.tally.freshness,
+            host_mask=0 if self.tally.freshness.repeats else self.tally.host_mask,
         )
 
     def _look_within(self) -> None:
@@ -157,21 +142,21 @@ class Examination:
         """Training mode, until enough was drawn: the calls of one shape, then other layouts."""
         for _ in range(4):
             self._train(lens, self.tensors, units, gradient=True)
-        self._last = None
+        self.tally.forget()
         tensors = self._enlarged(lens)
         drawn = 0
         for number in range(_MOST_CALLS):
             drawn += self._train(lens, tensors, units, gradient=False)
             if number >= 3 and drawn >= self.wanted:
                 break
-        if self._freshness.repeats:
-            again = self._freshness.repeats if self.subject.reseeds(self.tensors) else 0
-            self._freshness = replace(self._freshness, reseeded=again)
-        self._last = None
+        repeats = self.tally.freshness.repeats
+        if repeats and self.subject.reseeds(self.tensors):
+            self.tally.freshness = replace(self.tally.freshness, reseeded=repeats)
+        self.tally.forget()
         for others in self._others(lens):
             self._train(lens, others, units, gradient=True)
         if self.subject.takes_inplace or self.subject.inplace_attribute:
-            self._last = None
+            self.tally.forget()
             with self.subject.working_in_place():
                 self._train(lens, self.tensors, units, gradient=True, inplace=True)
 
@@ -212,94 +197,23 @@ class Examination:
         x, y, moved = sample.x, sample.y, sample.moved
         dropped = bool(((y == 0) & (x != 0)).any())
         changed = bool((x != y).any())
-        call = self._training.calls + 1
-        self.count(acted=changed or moved, filled=x.numel() > 0, first=call)
+        call = self.tally.call(acted=changed or moved, filled=x.numel() > 0)
         if not x.numel():
             return 0
         kept = bool((y != 0).any())
-        self._host_mask += dropped and kept and not moved and not self.subject.private_generator()
-        self._forward.add(self._sums(sample, units))
-        if changed and isinstance(lens, Direct):  # the same input gives the same output
-            self.fresh(y, draws_of(x.shape, self._varying), call)
-        elif changed:
-            self.fresh(verdicts(x, y), draws_of(x.shape, self._varying), call)
+        if dropped and kept and not moved and not self.subject.private_generator():
+            self.tally.host_mask += 1
+        self.tally.forward(x, y, units)
+        if changed:  # where it is the mask itself, the same input gives the same output
+            shown = y if isinstance(lens, Direct) else verdicts(x, y)
+            self.tally.fresh(shown, draws_of(x.shape, self._varying), call)
         if gradient:
             self._differentiated(sample, lens, call)
         return draws_of(x.shape, units)
 
-    def count(self, *, acted: bool, filled: bool, first: int) -> None:
-        """Count a call in training mode."""
-        old, p = self._training, self.subject.p
-        self._training = replace(
-            old,
-            calls=old.calls + 1,
-            acted=old.acted + acted,
-            asked=old.asked + (filled and (p is None or 0 < p < 1)),
-            first_step=first if acted and old.first_step is None else old.first_step,
-        )
-
-    def forward(self, sample: Sample) -> None:
-        """Add a call whose mask was made visible."""
-        y, x = sample.y, sample.x
-        call = self._training.calls + 1
-        self.count(acted=bool((x != y).any()), filled=True, first=call)
-        self._forward.add(self._sums(sample, None))
-        self.fresh(verdicts(x, y), int((x != 0).sum()), call)
-
-    def products(self, gaps: list[float], bound: float) -> None:
-        """Add the normalized gaps of inner products of one call."""
-        self._backward.add_products(gaps, bound, max(self._training.calls, 1))
-
-    def eval_output(self) -> Tensor:
-        """The output in eval mode."""
-        return _eval_output(self.subject, self.tensors)
-
-    def evaluated(self, still: Tensor) -> None:
-        """Call in eval mode once more: the output must be `still`, no generator may move."""
-        before = random_states()
-        same = torch.equal(self.eval_output(), still)
-        self._count_eval(acted=not same or random_states() != before)
-
-    def trained(self, still: Tensor | None, *, count: bool) -> None:
-        """Call in training mode: the output must differ from that of the last call."""
-        before = random_states()
-        with torch.no_grad():
-            y = output(self.subject.call([t.detach().clone() for t in self.tensors])).detach()
-        moved = random_states() != before
-        changed = still is not None and not torch.allclose(y, still, rtol=1e-5, atol=1e-6)
-        if count:
-            call = self._training.calls + 1
-            acted = moved or changed
-            self.count(acted=acted, filled=True, first=call)
-            # No mask shows, but outputs and directional derivatives are compared.
-            self._training = replace(self._training, elements=self._training.elements + y.numel())
-            if acted:
-                self.fresh(y, y.numel(), call)
-
-    def fresh(self, verdict: Tensor, joint: int, step: int) -> None:
-        """Compare a mask with that of the call before."""
-        last, self._last = self._last, verdict
-        if last is None or last.shape != verdict.shape or not bool((verdict > 0).any()):
-            return
-        old, same = self._freshness, bool(torch.equal(last, verdict))
-        self._freshness = replace(
-            old,
-            compared=old.compared + 1,
-            repeats=old.repeats + same,
-            joint=(min(old.joint, joint) if old.repeats else joint) if same else old.joint,
-            first_step=step if same and old.first_step is None else old.first_step,
-        )
-
-    def _sums(self, sample: Sample, units: tuple[int, ...] | None) -> list[float]:
-        x, y = sample.x.reshape(1, -1), sample.y.reshape(1, -1)
-        if units is None or sample.x.dim() < max(units, default=0) + 1:
-            return _first(forward_sums(x, y))
-        unit, count = self._sampler.units(tuple(sample.x.shape), units, x.device)
-        return _first(unit_sums(x, y, unit, count))
-
     def _differentiated(self, sample: Sample, lens: Direct | Affine, call: int) -> None:
         if sample.dx is None or sample.dy is None:
-            self._no_gradient += 1
+            self.tally.no_gradient += 1
             return
         dtype = sample.y.dtype
         bound = tolerance(dtype)
@@ -307,11 +221,9 @@ class Examination:
             bound = max(1e-6, 2 * lens.error(dtype))
         elif lens.shift[0]:
             bound *= 16
-        tiny = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-        for four in ((sample.x, sample.y, sample.dx, sample.dy), sample.again):
-            if four is not None:
-                x, y, dx, dy = (side.reshape(1, -1) for side in four)
-                self._backward.add(_first(backward_sums(x, y, dx, dy, bound, tiny)), call)
+        self.tally.backward((sample.x, sample.y, sample.dx, sample.dy), bound, call)
+        if sample.again is not None:
+            self.tally.backward(sample.again, bound, call)
 
     def _evaluate(self, lens: Direct | Affine) -> None:
         """Eval mode, twice with different random numbers."""
@@ -320,11 +232,11 @@ class Examination:
         for _ in range(4):
             before = random_states()
             x = self.tensors[lens.index if isinstance(lens, Affine) else 0].detach()
-            y = _eval_output(self.subject, self.tensors)
+            y = eval_output(self.subject, self.tensors)
             moved = random_states() != before
             if isinstance(lens, Affine):
-                same = torch.equal(y, _eval_output(self.subject, self.tensors))
-                self._count_eval(acted=moved or not same)
+                same = torch.equal(y, eval_output(self.subject, self.tensors))
+                self.tally.eval_call(acted=moved or not same)
                 continue
             ratio = (y / x).to(torch.float64)
             constant = float((ratio - ratio.mean()).abs().max()) <= 0.02 * abs(float(ratio.mean()))
@@ -332,18 +244,8 @@ class Examination:
                 self._probed = float(ratio.mean())
                 if abs(self._probed - 1) <= 4 * torch.finfo(x.dtype).eps:
                     self._probed = 1.0
-            self._count_eval(acted=moved or not constant)
-            self._forward_eval.add(_first(forward_sums(x.reshape(1, -1), y.reshape(1, -1))))
-
-    def _count_eval(self, *, acted: bool) -> None:
-        old, p = self._eval, self.subject.p
-        self._eval = replace(
-            old,
-            calls=old.calls + 1,
-            acted=old.acted + acted,
-            asked=old.asked + (p is None or 0 < p < 1),
-            first_step=1 if acted else old.first_step,
-        )
+            self.tally.eval_call(acted=moved or not constant)
+            self.tally.eval_forward(x, y)
 
     def _other_rates(self, lens: Direct | Affine) -> None:
         """With p = 0 nothing is dropped or scaled; with p = 1 nothing is left."""
@@ -366,13 +268,3 @@ class Examination:
                 does = "changes its input" if p == 0 else "keeps some of its input"
                 what = f"{subject.name} with p = {p:g} {does}"
                 self.extra.append(finding("DRP110", subject.where, what, (("p", p), ("off", left))))
-
-
-def _eval_output(subject: Subject, tensors: Sequence[Tensor]) -> Tensor:
-    with torch.no_grad():
-        return output(subject.call([t.detach().clone() for t in tensors], training=False))
-
-
-def _first(rows: Tensor) -> list[float]:
-    found: list[float] = rows[0].tolist()
-    return found

@@ -135,6 +135,12 @@ def output(result: Any) -> Tensor:
     return found
 
 
+def eval_output(subject: Subject, tensors: Sequence[Tensor]) -> Tensor:
+    """The output in eval mode."""
+    with torch.no_grad():
+        return output(subject.call(_copies(tensors), training=False))
+
+
 def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [t.detach().clone(memory_format=torch.preserve_format) for t in tensors]
 
