@@ -20,6 +20,8 @@ from dropaudit.runtime.statistics import (
     mean_bound,
     scale_slack,
     site_alpha,
+    student_factor,
+    unit_roundoff,
 )
 from dropaudit.runtime.trace import Site, Trace
 
@@ -95,7 +97,16 @@ class Evidence:
         if self.rates is None or not self.site.training.draws:
             return 0.0
         low, high = self.rates
-        return log_e(*self._counts, (low + high) / 2, (high - low) / 2 + self.site.quantum)
+        return log_e(*self._counts, (low + high) / 2, self._half_width)
+
+    @property
+    def _half_width(self) -> float:
+        """Half the range of drop probabilities that are as declared, rounding included."""
+        site, (low, high) = self.site, self.rates or (0.0, 1.0)
+        by_hand = site.kind == "mask" or site.inside == "mask"
+        # `rand` in half precision has steps of a unit in the last place: 1/256 in bfloat16.
+        steps = 1.5 * unit_roundoff(site.dtype) if by_hand else 0.0
+        return (high - low) / 2 + site.quantum + steps
 
     @property
     def _counts(self) -> tuple[int, int]:
@@ -188,7 +199,7 @@ class Evidence:
         if self.rate_evidence < self.limit or self.rates is None:
             return None
         low, high = self.rates
-        swapped = log_e(*self._counts, 1 - (low + high) / 2, (high - low) / 2 + self.site.quantum)
+        swapped = log_e(*self._counts, 1 - (low + high) / 2, self._half_width)
         return "DRP104" if swapped < self.limit else "DRP110"
 
     @property
@@ -216,26 +227,21 @@ class Evidence:
         return "DRP110" if other else "DRP102"
 
     def _is_wrong_scale(self, scale: float) -> bool:
-        low, high = self.rates or (0.0, 0.0)
+        low, high, bound = *(self.rates or (0.0, 1.0)), self.scale_bound
         if high >= 1:
             return False
-        if low == high or self.site.kind == "alpha":
-            right = self.right_scale
-            if self.site.kind == "alpha" and low != high:
-                return False
-            return right is not None and abs(scale / right - 1) > self.scale_bound
-        return scale * (1 - low) < 1 - self.scale_bound or scale * (1 - high) > 1 + self.scale_bound
+        if self.site.kind == "alpha":
+            return low == high and abs(scale / alpha_scale(high) - 1) > bound
+        return scale * (1 - low) < 1 - bound or scale * (1 - high) > 1 + bound
 
     @property
     def _follows_its_mask(self) -> bool:
         """The scale varies from call to call around the right one: computed from the mask."""
         forward, right = self.site.training, self.right_scale
-        if None in (forward.scale_low, forward.scale_high, right, forward.mean):
+        low, high = forward.scale_low, forward.scale_high
+        if low is None or high is None or right is None:
             return False
-        assert forward.scale_low is not None and forward.scale_high is not None
-        assert right is not None and forward.mean is not None
-        varies = forward.scale_high - forward.scale_low > 2 * self.scale_bound * right
-        return varies and forward.scale_low <= right <= forward.scale_high
+        return low <= right <= high and high - low > 2 * self.scale_bound * right
 
     def _fits(self, expected: float) -> bool:
         scale = self.site.training.scale
@@ -282,7 +288,7 @@ class Evidence:
             error = max(error, math.sqrt(p / (1 - p) / forward.draws))
             error *= math.sqrt(1 + site.freshness.repeats)
         jump = error * error / p if p > 0 else 0.0
-        bound = mean_bound(error, self.alpha, jump)
+        bound = mean_bound(error, self.alpha, jump) * student_factor(forward.draws, self.alpha)
         return bound * (10 if site.kind == "block" else 1) + slack
 
     @property
@@ -299,14 +305,11 @@ class Evidence:
     @property
     def _chance_of_drops(self) -> bool:
         """Keep rate times scale is the whole story, and both were found right already."""
-        forward, rate = self.site.training, self.drop_rate
-        if self.rates is None or None in (rate, forward.scale, forward.mean):
+        scale, mean, rate = self.site.training.scale, self.site.training.mean, self.drop_rate
+        if self.rates is None or scale is None or mean is None or rate is None:
             return False
-        assert rate is not None and forward.scale is not None and forward.mean is not None
-        as_in_training = abs(self.expected_mean - 1) <= self.scale_bound
-        return as_in_training and abs((1 - rate) * forward.scale - forward.mean) <= (
-            self.bound_of_mean
-        )
+        as_trained = abs(self.expected_mean - 1) <= self.scale_bound
+        return as_trained and abs((1 - rate) * scale - mean) <= self.bound_of_mean
 
 
 def evidence(trace: Trace) -> Iterator[Evidence]:

@@ -106,6 +106,21 @@ def mean_bound(error: float, alpha: float, jump: float = 0.0) -> float:
     return math.sqrt(2 * evidence) * error + jump * evidence / 3 * 2
 
 
+def student_factor(draws: int, alpha: float) -> float:
+    """By how much a bound on a mean grows because its error was estimated from `draws` values.
+
+    The quantile of Student's distribution over the normal one: about 1 for many values, and
+    without limit for one.
+
+    >>> student_factor(6, 1e-6) > 5, student_factor(100_000, 1e-6) < 1.001
+    (True, True)
+    """
+    freedom, squared = max(draws - 1, 0), 2 * math.log(2 / alpha)
+    if freedom * 700 < squared:
+        return math.inf
+    return math.sqrt(freedom * math.expm1(squared / freedom) / squared)
+
+
 _BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 

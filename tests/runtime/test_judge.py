@@ -178,6 +178,11 @@ CASES = {
         {"quantum": 1 / 512, "training": forward(0.12)},
         {"quantum": 1 / 512, "training": forward(26 / 256)},
     ),
+    "a rate beyond what a draw in bfloat16 rounds": at_site(
+        "DRP110",
+        {**MASK, "dtype": "bfloat16", "training": forward(0.115)},
+        {**MASK, "dtype": "bfloat16", "training": forward(0.104)},
+    ),
     "a rate outside its schedule": at_site(
         "DRP110",
         {"p": 0.1, "p_most": 0.2, "training": forward(0.3, 1 / 0.85)},

@@ -19,6 +19,7 @@ from dropaudit.runtime.statistics import (
     rounded,
     scale_slack,
     site_alpha,
+    student_factor,
     unit_roundoff,
 )
 
@@ -182,6 +183,19 @@ def test_a_bound_lies_outside_the_normal_one() -> None:
     """It promises more than the normal approximation, for every alpha."""
     for alpha in (0.1, 1e-3, 1e-6, 1e-12):
         assert normal_quantile(alpha) < mean_bound(1.0, alpha) < 1.6 * normal_quantile(alpha)
+
+
+@pytest.mark.parametrize("draws", [2, 3, 6, 10, 40, 1000])
+@pytest.mark.parametrize("alpha", [1e-2, 1e-6, 1e-9])
+def test_a_bound_from_few_values_lies_outside_that_of_student(draws: int, alpha: float) -> None:
+    """With the error estimated, a normal bound would be far too narrow."""
+    exact = stats.t.isf(alpha / 2, draws - 1)
+    assert mean_bound(1.0, alpha) * student_factor(draws, alpha) > exact
+
+
+def test_one_value_bounds_nothing() -> None:
+    """It shows no variation at all."""
+    assert student_factor(1, 1e-6) == student_factor(0, 1e-6) == math.inf
 
 
 def normal_quantile(alpha: float) -> float:
