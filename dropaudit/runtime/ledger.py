@@ -28,7 +28,7 @@ from dropaudit.runtime.measure import (
 from dropaudit.runtime.outbox import Outbox
 from dropaudit.runtime.sampling import Sampler
 from dropaudit.runtime.sites import alpha_constants
-from dropaudit.runtime.trace import Forward, Freshness, Shared, Site
+from dropaudit.runtime.trace import Backward, Forward, Freshness, Shared, Site
 
 PRODUCT_BOUND = {
     torch.float64: 1e-6,
@@ -60,6 +60,8 @@ class Call:
     """Alpha dropout: what to take off input and output to make it a mask times a scale."""
     x: Tensor | None = None
     y: Tensor | None = None
+    whole: tuple[Tensor, Tensor] | None = None
+    """The whole mask, and where it is hidden, when all elements are compared."""
     state: Tensor | None = None
     """Random state at the start, where it was read."""
     root_state: Tensor | None = None
@@ -123,6 +125,8 @@ class SiteLog:
     probing: list[Tensor] = field(default_factory=list)
     last: tuple[Tensor, int, Call] | None = None
     not_elementwise: int = 0
+    whole_forward: Counter[str] = field(default_factory=Counter)
+    whole_backward: Counter[str] = field(default_factory=Counter)
     moved_in_eval: int = 0
     """Calls in eval mode that moved the random state."""
 
@@ -148,6 +152,25 @@ class SiteLog:
         self.p_least = p if self.p_least is None else min(self.p_least, p)
         self.p_most = p if self.p_most is None else max(self.p_most, p)
 
+    def _whole_forward(self, forward: Forward) -> Forward:
+        whole = self.whole_forward
+        if whole["draws"] <= forward.draws:
+            return forward
+        return replace(forward, elements=whole["draws"], draws=whole["draws"], drops=whole["drops"])
+
+    def _whole_backward(self, backward: Backward) -> Backward:
+        whole = self.whole_backward
+        if whole["elements"] <= backward.elements:
+            return backward
+        wrong = whole["revived"] + whole["lost"]
+        return replace(
+            backward,
+            elements=whole["elements"],
+            revived=whole["revived"],
+            lost=whole["lost"],
+            broken=max(wrong, backward.broken),
+        )
+
     @property
     def is_elementwise(self) -> bool:
         """Whether the output was a multiple of the input at each element, as far as it shows.
@@ -167,6 +190,7 @@ class SiteLog:
         """Drop figures that mean nothing for a site that is not elementwise."""
         self.training_total, self.eval_total = ForwardTotal(), ForwardTotal()
         self.backward = BackwardTotal()
+        self.whole_forward, self.whole_backward = Counter(), Counter()
         self.probed_eval = None
         # By values it acted in every call; by the generator in these.
         self.counts[False]["acted"] = self.moved_in_eval
@@ -194,10 +218,10 @@ class SiteLog:
             inside=self.inside,
             follows=self.follows,
             switched=self.switched,
-            training=self.training_total.record(Forward(**self.counts[True])),
+            training=self._whole_forward(self.training_total.record(Forward(**self.counts[True]))),
             eval=self.eval_total.record(Forward(**self.counts[False])),
             probed_eval=self.probed_eval,
-            backward=self.backward.record(),
+            backward=self._whole_backward(self.backward.record()),
             no_gradient=self.no_gradient,
             freshness=Freshness(
                 self.compared, self.repeats, self.joint, self.reseeded, self.first_repeat
@@ -234,6 +258,22 @@ class Ledger:
     def backward(self, call: Call, dx: Tensor, dy: Tensor, recomputed: bool) -> None:
         """Take the samples of the gradients that passed a call."""
         self._backward.append((call, dx, dy, recomputed))
+
+    def whole_forward(self, call: Call, numbers: Tensor) -> None:
+        """Take how many elements of a whole call told something, and how many were dropped."""
+        counts = call.log.whole_forward
+        self.outbox.add(numbers, partial(_receive_counts, counts, ("draws", "drops")))
+
+    def whole_backward(self, call: Call, numbers: Tensor, recomputed: bool) -> None:
+        """Take what `disagreements` gave for a whole call."""
+        log, step = call.log, call.step
+
+        def receive(values: list[float]) -> None:
+            _receive_counts(log.whole_backward, ("elements", "revived", "lost"), values)
+            if values[1] or values[2]:
+                log.backward.mark(step, recomputed)
+
+        self.outbox.add(numbers, receive)
 
     def products(self, call: Call, left: Tensor, right: Tensor, recomputed: bool) -> None:
         """Take the terms of inner products, shape (products, terms), that ought to be equal."""
@@ -421,6 +461,10 @@ def _receive_forward(calls: list[Call], numbers: list[float]) -> None:
         by_user = log.kind in SHAPED_BY_DATA
         if at_random if by_user and not call.training else changed:
             log.acted(call.training, call.step)
+
+
+def _receive_counts(counts: Counter[str], names: tuple[str, ...], values: list[float]) -> None:
+    counts.update({name: int(value) for name, value in zip(names, values, strict=True)})
 
 
 def _receive_backward(facts: list[tuple[Call, bool]], numbers: list[float]) -> None:

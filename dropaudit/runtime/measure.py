@@ -132,6 +132,51 @@ def unit_verdicts(verdict: Tensor, unit: Tensor, count: int) -> Tensor:
     return torch.where(seen != 0, torch.where(kept != 0, 1, -1), 0).to(torch.int8)
 
 
+def shown(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mask of a whole call, kept until its backward pass: two bytes an element.
+
+    Returns:
+        Which elements were kept, and which tell nothing (both bool, in the shape of `x`); and how
+        many tell something and how many of those were dropped, shape (2,).
+    """
+    kept, hidden = y != 0, x == 0
+    told = hidden.numel() - hidden.count_nonzero()
+    return kept, hidden, torch.stack([told, told - kept.count_nonzero()])
+
+
+def disagreements(kept: Tensor, hidden: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+    """How the backward mask of a whole call differs from the forward mask.
+
+    Returns:
+        Shape (3,): elements compared, dropped elements whose gradient flowed, kept elements whose
+        gradient did not. All zero where the incoming gradient is not finite.
+
+    >>> kept, hidden, _ = shown(torch.ones(2), torch.tensor([2.0, 0.0]))
+    >>> disagreements(kept, hidden, torch.tensor([2.0, 2.0]), torch.ones(2)).tolist()
+    [2, 1, 0]
+    """
+    finite = torch.linalg.vector_norm(
+        dy, dtype=torch.promote_types(dy.dtype, torch.float32)
+    ).isfinite()
+    flowed, seen = dx != 0, dy != 0
+    # Eight bools at a time: on a CPU, logic on bytes would take longer than all else.
+    ours, blind, theirs, told = map(_packed, (kept, hidden, flowed, seen))
+    told = told & ~blind
+    wrong = (theirs ^ ours) & told
+    many = (told, wrong & theirs, wrong & ours)
+    counts: Tensor = torch.stack([_unpacked(each).count_nonzero() for each in many]) * finite
+    return counts
+
+
+def _packed(flags: Tensor) -> Tensor:
+    flags = flags.reshape(-1)
+    return flags if flags.numel() % 8 else flags.view(torch.int64)
+
+
+def _unpacked(flags: Tensor) -> Tensor:
+    return flags.view(torch.bool)
+
+
 def varying(x: Tensor, y: Tensor) -> Tensor:
     """Along which dimensions the decisions of one call differ.
 
@@ -318,6 +363,12 @@ class BackwardTotal:
         self.broken_products += broken
         self.worst_product = max([self.worst_product, *gaps])
         self._count(broken > 0, step, recomputed)
+
+    def mark(self, step: int, recomputed: bool) -> None:
+        """A backward pass that the samples may have missed was faulty."""
+        self.faulty = min(self.faulty + 1, max(self.calls, 1)) if self.calls else 1
+        self.recomputed |= recomputed
+        self.first_fault = step if self.first_fault is None else min(self.first_fault, step)
 
     def _count(self, faulty: bool, step: int, recomputed: bool) -> None:
         self.calls += 1

@@ -20,7 +20,7 @@ from dropaudit.runtime.graph import edge_of, follow, next_number
 from dropaudit.runtime.idle import IdleWatch
 from dropaudit.runtime.inplace import is_used_again
 from dropaudit.runtime.ledger import SHAPED_BY_DATA, Call, Ledger, SiteLog, alpha_shift
-from dropaudit.runtime.measure import varying
+from dropaudit.runtime.measure import disagreements, shown, varying
 from dropaudit.runtime.phases import Phases, tensors_in
 from dropaudit.runtime.places import location, user_line
 from dropaudit.runtime.probe import evaluate
@@ -78,7 +78,7 @@ class Recorder:
         self.tree = Tree(models)
         self.models = tuple(type(model).__name__ for model in self.tree.roots())
         self.recording = True
-        self._sampler = Sampler(settings.elements)
+        self._sampler = Sampler(settings.elements or Settings.elements)
         self.ledger = Ledger(self._sampler)
         self._phases = Phases()
         self._stepping = Stepping(self.tree)
@@ -288,6 +288,8 @@ class Recorder:
                     return
                 call.x = self._sampler.take(x)
             call.y = self._sampler.take(y)
+            if self.settings.elements is None and begun.sampled and call.units is None:
+                self._take_whole(begun, y)
             if begun.application.kind in SHAPED_BY_DATA and call.training:
                 self._probe(log, begun, y)
         log.bytes_now += call.x.nbytes + call.y.nbytes
@@ -382,9 +384,24 @@ class Recorder:
         with unseen():
             out = self._sampler.take(dy)
             into = torch.zeros_like(out) if dx is None else self._sampler.take(dx)
+            recomputed = call.log.recompute_step == call.step - 1
+            if call.whole is not None:
+                found = disagreements(*call.whole, torch.zeros_like(dy) if dx is None else dx, dy)
+                self.ledger.whole_backward(call, found, recomputed)
             call.log.bytes_now += out.nbytes + into.nbytes
             call.log.memory = max(call.log.memory, call.log.bytes_now)
-            self.ledger.backward(call, into, out, call.log.recompute_step == call.step - 1)
+            self.ledger.backward(call, into, out, recomputed)
+
+    def _take_whole(self, begun: Begun, y: Tensor) -> None:
+        """Keep the whole mask of a call, where its elements are their own draws."""
+        call, x, kind = begun.call, begun.x.detach(), begun.application.kind
+        if kind in SHAPED_BY_DATA or kind == "alpha" or begun.application.inplace:
+            return
+        kept, hidden, numbers = shown(x, y.detach())
+        call.whole = kept, hidden
+        call.log.bytes_now += kept.nbytes + hidden.nbytes
+        if call.training and not call.recomputed:
+            self.ledger.whole_forward(call, numbers)
 
     def _unchanged(self, begun: Begun, x: Tensor) -> None:
         """A call that was asked to drop handed its input on: a row that says so."""
