@@ -59,14 +59,14 @@ def other_share_dropped(trace: Trace) -> Iterator[Observation]:
     for site in evidence(trace):
         if site.forward_code == "DRP110":
             forward, rate = site.site.training, site.drop_rate or 0.0
-            because = f"evidence exp({site.rate_evidence:.1f}), bound exp({site.limit:.1f})"
+            because = f"; evidence exp({site.rate_evidence:.1f}), bound exp({site.limit:.1f})"
             if site.rate_evidence < site.limit and site.implied_p is not None:
                 because = (
-                    f"and what is kept is multiplied by {forward.scale:.6g}, "
+                    f", and what is kept is multiplied by {forward.scale:.6g}, "
                     f"which is right for p = {site.implied_p:.4g}"
                 )
             yield site.observe(
-                f"{site.name} dropped {forward.drops:,} of {forward.draws:,} draws, {rate:.2%}; "
+                f"{site.name} dropped {forward.drops:,} of {forward.draws:,} draws, {rate:.2%}"
                 f"{because}",
                 drop_rate=rate,
                 declared_p=site.site.p,
