@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dropaudit.catalogue import pages
-from dropaudit.findings import Finding, Location, Severity
+from dropaudit.findings import Finding, Location
 from dropaudit.runtime.observer import Observer
 from dropaudit.runtime.places import location, user_line
 from dropaudit.runtime.sites import Application
@@ -65,15 +65,15 @@ def draws_in_eval(draws: EvalDraws, model: nn.Module) -> list[Finding]:
 def finding(
     code: str, where: Location, message: str, figures: tuple[tuple[str, float], ...]
 ) -> Finding:
-    """A finding under `code`, with the name and the severity of its page.
+    """A finding under `code`, with the name, the severity and the help of its page.
 
     >>> finding("DRP201", Location("net.py", 1, 1, 1, 1), "on in eval", ()).name
     'functional-dropout-ignoring-mode'
     """
-    page = pages().get(code)
-    name = page.name if page else "train-eval-expectation-gap"
-    severity = page.severity if page else Severity.ERROR
-    return Finding(code, name, severity, where, message, figures=figures)
+    page = pages()[code]
+    _, _, instead = page.doc.partition("\n## Use instead\n")
+    help_ = " ".join(instead.strip().split("\n\n")[0].split())
+    return Finding(code, page.name, page.severity, where, message, help_, figures=figures)
 
 
 def _finding(drawn: Drawn, known: set[nn.Module], model: nn.Module) -> Finding:

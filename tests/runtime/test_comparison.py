@@ -351,6 +351,7 @@ def test_transformer_layers_are_compared() -> None:
     comparison = compare_modes(net, torch.randn(4, 6, 16), samples=32)
     assert comparison.findings == ()
     assert layer(comparison, "dropout1").site
+    assert not any(record.random_in_eval for record in comparison.layers)
 
 
 def test_the_result_depends_on_the_arguments_alone() -> None:
