@@ -92,11 +92,11 @@ def value_side(node: Node) -> tuple[Node, int] | None:
         The node, and the place of the value among what follows it; None where it is not understood.
     """
     for _ in range(8):
-        following = [at for at, (each, _) in enumerate(node.next_functions) if each is not None]
+        following = [each for each, _ in node.next_functions if each is not None]
         if "Attention" in node.name():
             return (node, 2) if len(node.next_functions) > 2 else None
         if len(following) == 1:
-            node = node.next_functions[following[0]][0]
+            node = following[0]
         elif len(node.next_functions) == 2 and any(n in node.name() for n in ("Bmm", "Matmul")):
             return node, 1
         else:

@@ -102,6 +102,7 @@ class SiteLog:
     probed_eval: float | None = None
     no_gradient: int = 0
     unlinked: int = 0
+    unscaled_on_purpose: bool = False
     compared: int = 0
     repeats: int = 0
     joint: int = 0
@@ -223,11 +224,13 @@ class SiteLog:
             probed_eval=self.probed_eval,
             backward=self._whole_backward(self.backward.record()),
             no_gradient=self.no_gradient,
+            unlinked=self.unlinked,
+            unscaled_on_purpose=self.unscaled_on_purpose,
             freshness=Freshness(
                 self.compared, self.repeats, self.joint, self.reseeded, self.first_repeat
             ),
             corrupted=self.corrupted,
-            host_mask=self.host_mask,
+            host_mask=0 if self.repeats else self.host_mask,  # a mask that is kept is no draw
             repeated_on_result=self.repeated_on_result,
             complemented=self.complemented,
             memory=self.memory,

@@ -66,7 +66,7 @@ def forward_sums(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     >>> dict(zip(FORWARD, forward_sums(x, y)[0].tolist()))["drops"]
     1.0
     """
-    x, y, informative = _informative(wide(x), wide(y))
+    x, y, informative = _informative(wide(x), wide(y), slack)
     kept = y.abs() > slack
     size, out = x.abs(), y * x.sgn()
     draws = informative.sum(1)
@@ -96,7 +96,7 @@ def unit_sums(
         Shape (calls, len(FORWARD)). A unit in which some elements are kept and others dropped
         counts as kept, and as `mixed`.
     """
-    x, y, informative = _informative(wide(x), wide(y))
+    x, y, informative = _informative(wide(x), wide(y), slack)
     kept = y.abs() > slack
     size, out = x.abs(), y * x.sgn()
     seen = _gather(informative.to(x.dtype), unit, count)
@@ -121,7 +121,7 @@ def unit_sums(
 
 def verdicts(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     """The mask as far as it shows: 1 kept, -1 dropped, 0 hidden by a zero; shape as `x`, int8."""
-    informative = (x * y).isfinite() & (x != 0)
+    informative = (x * y).isfinite() & (x.abs() > 4 * slack)
     return ((y.abs() > slack).to(torch.int8) * 2 - 1) * informative
 
 
@@ -184,16 +184,19 @@ def varying(x: Tensor, y: Tensor) -> Tensor:
         x, y: input and output of the call, whole, of one shape.
 
     Returns:
-        Shape (dimensions,), bool: True where some line along the dimension holds elements that
-        were kept and elements that were dropped.
+        Shape (dimensions,), bool: True where `y / x` differs along some line of the dimension, by
+        more than half precision rounds.
 
     >>> x = torch.ones(2, 3)
     >>> varying(x, torch.tensor([[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]])).tolist()
     [True, False]
     """
-    informative = x.isfinite() & y.isfinite() & (x != 0)
-    kept, dropped = informative & (y != 0), informative & (y == 0)
-    return torch.stack([(kept.any(dim) & dropped.any(dim)).any() for dim in range(x.dim())])
+    informative = (x * y).isfinite() & (x != 0)
+    ratio = wide(y) / wide(x)
+    high = torch.where(informative, ratio, -torch.inf)
+    low = torch.where(informative, ratio, torch.inf)
+    apart = 0.02 * torch.where(informative, ratio.abs(), 0).amax()
+    return torch.stack([(high.amax(dim) - low.amin(dim) > apart).any() for dim in range(x.dim())])
 
 
 def backward_sums(
@@ -399,9 +402,12 @@ class BackwardTotal:
         )
 
 
-def _informative(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Input and output with zeros where they tell nothing, and where they do."""
-    informative = (x * y).isfinite() & (x != 0)
+def _informative(x: Tensor, y: Tensor, slack: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Input and output with zeros where they tell nothing, and where they do.
+
+    An input within the error of the output (`slack`) is as good as zero.
+    """
+    informative = (x * y).isfinite() & (x.abs() > 4 * slack)
     return torch.where(informative, x, 0), torch.where(informative, y, 0), informative
 
 

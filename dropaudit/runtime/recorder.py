@@ -131,6 +131,7 @@ class Recorder:
         self._census.enter(root, where)
         if grad:
             self._idle.enter(root, where)
+            self.called(root)
         serial = self.tree.serial(root)
         if serial not in self._checked_roots:
             self._checked_roots.add(serial)
@@ -216,7 +217,8 @@ class Recorder:
         p = application.p
         asked = x.numel() > 0 and (p is None or 0 < p < 1)
         log.count(training, asked, application.on)
-        log.rate(p)
+        if asked:
+            log.rate(p)
         root = next((m for m, r in self._roots() if r is self), None)
         if module is not None and asked:
             self._stepping.called(root, module)
@@ -302,8 +304,13 @@ class Recorder:
         self._connect(begun, y)
         if begun.application.inplace and call.training and begun.sampled:
             log.corrupted += is_used_again(x, THREAD.stack, THREAD.arguments)
-        if heard.host and not heard.draw and not heard.function:
-            log.host_mask += 1
+        if (
+            log.kind in SHAPED_BY_DATA
+            and log.is_module
+            and call.training
+            and not (heard.draw or heard.function)
+        ):
+            self._note_host_mask(call, x, heard)
         if self.ledger.waiting > _MOST_ROWS:
             with unseen():
                 self.ledger.measure()
@@ -359,6 +366,18 @@ class Recorder:
     def _note_dropped(self, log: SiteLog, call: Call) -> None:
         if call.training and any(recorder is self for _, recorder in self._roots()):
             self._phases.dropped(self._module_name(log.module) or log.class_name)
+
+    def _note_host_mask(self, call: Call, x: Tensor, heard: Heard) -> None:
+        """Nothing of torch drew random numbers in a user's dropout: where is its mask from?
+
+        Only the first call tells: a mask that is kept is drawn once.
+        """
+        log = call.log
+        if log.counts[True]["calls"] > 1 and not log.host_mask:
+            return
+        now = None if call.state is None else random_state(x.device)
+        still = now is not None and call.state is not None and torch.equal(now, call.state)
+        log.host_mask += still or heard.host
 
     def _connect(self, begun: Begun, y: Tensor) -> None:
         call, log = begun.call, begun.call.log
@@ -535,6 +554,7 @@ class Recorder:
                 is_module=module is not None,
                 quantum=application.quantum,
             )
+            log.unscaled_on_purpose = getattr(module, "scale_by_keep", True) is False
             self.ledger.logs.append(log)
             if owner is not None and isinstance(token, int):
                 self._modules[token] = (ref(owner), self.tree.name(owner) or "")
