@@ -161,6 +161,8 @@ def _judged(layer: Layer) -> bool:
     """Whether a gap between E[y] and c x is a defect: not at p = 1, which drops everything."""
     if not layer.site or _is_alpha(layer.module) or sites.rate(layer.module) == 1:
         return False
+    if layer.guessed and not (layer.masks is not None and bool(layer.masks)):
+        return False
     return layer.identity is not None and bool(layer.identity)
 
 
@@ -233,6 +235,8 @@ def _gaps(finished: list[Layer], layers: list[LayerGap], found: list[Finding]) -
 
 def _own_mask_in_eval(layer: Layer) -> bool:
     if not layer.site or layer.drops_in_eval is None or sites.is_torch_dropout(layer.module):
+        return False
+    if layer.guessed and not (layer.masks is not None and bool(layer.masks)):
         return False
     return bool(layer.drops_in_eval)
 

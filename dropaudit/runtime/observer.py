@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -18,6 +19,9 @@ from dropaudit.runtime.sampling import Sampler, seen_fully
 
 ELEMENTS = 65_536
 """Elements that are compared of each output, spread evenly over it."""
+_RATE = re.compile(r"^(p|prob|rate|drop\w*|p_drop\w*)$")
+_AUGMENTS = re.compile(r"random|eras|cut|aug|flip|jitter|noise|spec", re.IGNORECASE)
+"""Names of modules that hide parts of their input on purpose, and scale nothing."""
 
 
 @dataclass
@@ -42,6 +46,10 @@ class Layer:
     name: str
     module: nn.Module
     site: bool = False
+    guessed: bool = False
+    """A site only if it masks: it has a rate, but is not called a dropout."""
+    masks: Tensor | None = None
+    """For a guessed site: whether y was 0 or s x, with one s, in training."""
     slots: dict[tuple[int, int], Slot] = field(default_factory=dict)
     calls: int = 0
     """Calls in the eval pass."""
@@ -90,7 +98,7 @@ class Observer:
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = {
-            module: Layer(name, module, site=_is_site(module))
+            module: Layer(name, module, _is_site(module) or _may_mask(module), _may_mask(module))
             for name, module in model.named_modules()
         }
         self.finished: list[Layer] = []
@@ -237,6 +245,9 @@ class Observer:
             layer.factor = factor if first else layer.factor
             layer.identity = same if first or layer.identity is None else layer.identity & same
         elif self.phase == "train" and layer.factor is not None:
+            if layer.guessed:
+                masks = _masks(x, y)
+                layer.masks = masks if layer.masks is None else layer.masks & masks
             own = torch.stack([along - layer.factor * size, size])
             layer.own = own if layer.own is None else layer.own + own
 
@@ -258,6 +269,27 @@ def tensors(output: Any) -> Iterator[Tensor]:
 
 def _is_site(module: nn.Module) -> bool:
     return sites.is_torch_dropout(module) or sites.looks_like_dropout(module)
+
+
+def _may_mask(module: nn.Module) -> bool:
+    """Whether a leaf that is not called a dropout may be one: it has a rate, and no weights."""
+    if _is_site(module) or type(module).__module__.startswith("torch."):
+        return False
+    if next(module.parameters(), None) is not None or next(module.children(), None) is not None:
+        return False
+    named = _AUGMENTS.search(type(module).__name__)
+    return not named and any(
+        isinstance(value, float) and 0 < value < 1 and _RATE.match(name)
+        for name, value in vars(module).items()
+    )
+
+
+def _masks(x: Tensor, y: Tensor) -> Tensor:
+    kept = (y != 0) & (x != 0)
+    ratio = torch.where(kept, y / x, 0.0)
+    scale = ratio.abs().amax()
+    same = (ratio - scale).abs() <= 0.02 * scale
+    return (same | ~kept).all() & ((y == 0) & (x != 0)).any() & kept.any()
 
 
 def _draws(module: nn.Module, x: Tensor) -> int:

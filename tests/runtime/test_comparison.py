@@ -23,6 +23,12 @@ from dropaudit.runtime.failure import DropoutAuditError  # noqa: E402
 from dropaudit.runtime.gaps import LayerGap, ModeComparison, half_width  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights and inputs are the same in every run."""
+    torch.manual_seed(0)
+
+
 class Unscaled(nn.Module):
     """A dropout that forgets 1 / (1 - p)."""
 
@@ -146,16 +152,40 @@ def test_an_unscaled_mask_is_found_at_its_layer() -> None:
     assert layer(comparison, "1").relative_gap == 0
 
 
+def test_a_mask_that_is_called_something_else_is_found_by_what_it_does() -> None:
+    """A rate, no weights, zeros in training; random erasing hides on purpose."""
+
+    class Thinning(nn.Module):
+        def __init__(self, p: float) -> None:
+            super().__init__()
+            self.p = p
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (torch.rand_like(x) >= self.p) if self.training else x
+
+    class RandomErasing(Thinning):
+        pass
+
+    class Mixing(Thinning):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.p * x.roll(1, 0) if self.training else x
+
+    for module, found in ((Thinning(0.3), ["1"]), (RandomErasing(0.3), []), (Mixing(0.3), [])):
+        net = nn.Sequential(nn.GELU(), module, nn.GELU())
+        comparison = compare_modes(net, torch.randn(64, 8), samples=32)
+        assert codes(comparison) == [("DRP111", name) for name in found]
+
+
 def test_a_mask_in_the_forward_of_an_affine_net_is_found() -> None:
     """No module is to blame, but the first layer behind it says it."""
     net = Calls(
         lambda self, x: self.parts[1](
-            self.parts[0](x) * (torch.rand(4, 8) > 0.25 if self.training else 1)
+            self.parts[0](x) * (torch.rand(64, 8) > 0.25 if self.training else 1)
         ),
         nn.Linear(8, 8),
         nn.Linear(8, 8),
     )
-    comparison = compare_modes(net, torch.randn(4, 8), samples=256)
+    comparison = compare_modes(net, torch.randn(64, 8), samples=256)
     assert codes(comparison) == [("DRP111", "parts.1")]
 
 

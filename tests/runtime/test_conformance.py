@@ -23,6 +23,12 @@ from dropaudit.runtime.failure import DropoutAuditError  # noqa: E402
 from dropaudit.runtime.report import Report  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Weights and inputs are the same in every run."""
+    torch.manual_seed(0)
+
+
 class Hand(nn.Module):
     """The parent of dropouts that are written by hand."""
 
