@@ -121,6 +121,39 @@ rule = Rule(
                 assert F.alpha_dropout(1.0, 0.5) == 1.0
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class SelfNormalizing(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    return F.alpha_dropout(F.selu(self.fc(x)), 0.2)  # DRP217
+
+            model, batch = SelfNormalizing(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class SelfNormalizing(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    return F.alpha_dropout(F.selu(self.fc(x)), 0.2, training=self.training)
+
+            model, batch = SelfNormalizing(), torch.randn(64, 16)
+            """,
+            live=("DRP217",),
+        ),
     ),
 )
 

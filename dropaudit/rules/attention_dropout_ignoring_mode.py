@@ -203,6 +203,45 @@ rule = Rule(
                 F.scaled_dot_product_attention(1, 2, 3, dropout_p=0.3)
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            from torch.nn.functional import scaled_dot_product_attention as attend
+
+            class SelfAttention(nn.Module):
+                def __init__(self, dim=32, rate=0.1):
+                    super().__init__()
+                    self.rate = rate
+                    self.qkv = nn.Linear(dim, 3 * dim)
+
+                def forward(self, x):
+                    q, k, v = self.qkv(x).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+                    x = attend(q, k, v, dropout_p=self.rate)  # DRP202
+                    return x.transpose(1, 2).flatten(2)
+
+            model, batch = SelfAttention(), torch.randn(4, 12, 32)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            from torch.nn.functional import scaled_dot_product_attention as attend
+
+            class SelfAttention(nn.Module):
+                def __init__(self, dim=32, rate=0.1):
+                    super().__init__()
+                    self.rate = rate
+                    self.qkv = nn.Linear(dim, 3 * dim)
+
+                def forward(self, x):
+                    q, k, v = self.qkv(x).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
+                    x = attend(q, k, v, dropout_p=self.rate if self.training else 0.0)
+                    return x.transpose(1, 2).flatten(2)
+
+            model, batch = SelfAttention(), torch.randn(4, 12, 32)
+            """,
+            live=("DRP202",),
+        ),
     ),
 )
 

@@ -171,6 +171,40 @@ rule = Rule(
                 assert nn.Dropout(0.5)(torch.ones(2)).shape == (2,)
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Regressor(nn.Module):
+                def __init__(self, rate=0.3):
+                    super().__init__()
+                    self.rate = rate
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    return nn.Dropout(self.rate)(self.fc(x))  # DRP203
+
+            model, batch = Regressor(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+
+            class Regressor(nn.Module):
+                def __init__(self, rate=0.3):
+                    super().__init__()
+                    self.rate = rate
+                    self.dropout = nn.Dropout(self.rate)
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    return self.dropout(self.fc(x))
+
+            model, batch = Regressor(), torch.randn(64, 16)
+            """,
+            live=("DRP203",),
+        ),
     ),
 )
 

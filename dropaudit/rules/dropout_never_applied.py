@@ -148,6 +148,25 @@ rule = Rule(
                     return x
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Forgotten(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.first = nn.Dropout(0.1)
+                    self.fc = nn.Linear(16, 64)
+                    self.drop = nn.Dropout(0.3)  # DRP402
+
+                def forward(self, x):
+                    return self.fc(self.first(x))
+
+            model, batch = Forgotten(), torch.randn(64, 16)
+            """,
+            live=("DRP402",),
+        ),
     ),
 )
 

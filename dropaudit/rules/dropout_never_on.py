@@ -157,6 +157,39 @@ rule = Rule(
                 assert Off()(1.0) == 1.0
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Plain(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    return F.dropout(self.fc(x), 0.2, training=False)  # DRP218
+
+            model, batch = Plain(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Plain(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    return F.dropout(self.fc(x), 0.2, training=self.training)
+
+            model, batch = Plain(), torch.randn(64, 16)
+            """,
+            live=("DRP218",),
+        ),
     ),
 )
 

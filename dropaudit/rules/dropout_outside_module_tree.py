@@ -235,6 +235,61 @@ rule = Rule(
                     return x
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Layer(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 16)
+                    self.drop = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+            class Stack(nn.Module):
+                def __init__(self, rate=0.3):
+                    super().__init__()
+                    self.layers = [Layer(rate) for _ in range(2)]  # DRP204
+                    self.head = nn.Linear(16, 2)
+
+                def forward(self, x):
+                    for layer in self.layers:
+                        x = layer(x)
+                    return self.head(x)
+
+            model, batch = Stack(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+
+            class Layer(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 16)
+                    self.drop = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+            class Stack(nn.Module):
+                def __init__(self, rate=0.3):
+                    super().__init__()
+                    self.layers = nn.ModuleList([Layer(rate) for _ in range(2)])
+                    self.head = nn.Linear(16, 2)
+
+                def forward(self, x):
+                    for layer in self.layers:
+                        x = layer(x)
+                    return self.head(x)
+
+            model, batch = Stack(), torch.randn(64, 16)
+            """,
+            live=("DRP204",),
+        ),
     ),
 )
 

@@ -263,6 +263,43 @@ rule = Rule(
             y = F.dropout(Prenet(), 0.5)
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Classifier(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.head = nn.Linear(64, 2)
+
+                def forward(self, x):
+                    x = F.dropout(torch.relu(self.fc(x)), p=0.3)  # DRP201
+                    return self.head(x)
+
+            model, batch = Classifier(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            class Classifier(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.head = nn.Linear(64, 2)
+
+                def forward(self, x):
+                    x = F.dropout(torch.relu(self.fc(x)), p=0.3, training=self.training)
+                    return self.head(x)
+
+            model, batch = Classifier(), torch.randn(64, 16)
+            """,
+            live=("DRP201",),
+        ),
     ),
 )
 

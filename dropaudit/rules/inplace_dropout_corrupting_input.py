@@ -188,6 +188,41 @@ rule = Rule(
                     return x + residual
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Residual(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 16)
+                    self.drop = nn.Dropout(0.3, inplace=True)  # DRP308
+
+                def forward(self, x):
+                    h = self.fc(x)
+                    return h + self.drop(h)
+
+            model, batch = Residual(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+
+            class Residual(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 16)
+                    self.drop = nn.Dropout(0.3, inplace=False)
+
+                def forward(self, x):
+                    h = self.fc(x)
+                    return h + self.drop(h)
+
+            model, batch = Residual(), torch.randn(64, 16)
+            """,
+            live=("DRP308",),
+        ),
     ),
 )
 

@@ -128,6 +128,26 @@ rule = Rule(
                 return row_mask
             """
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class OwnDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = (torch.rand_like(x) < self.p).float()
+                    return x * mask / (1 - self.p)  # DRP104
+
+            model, batch = nn.Sequential(nn.Linear(16, 64), OwnDropout()), torch.randn(64, 16)
+            """,
+            live=("DRP104",),
+        ),
     ),
 )
 

@@ -207,6 +207,24 @@ rule = Rule(
                     return x
             """
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class EmbeddingDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    mask = torch.rand_like(x) >= self.p  # DRP216
+                    return x * mask / (1 - self.p)
+
+            model, batch = nn.Sequential(nn.Linear(16, 64), EmbeddingDropout()), torch.randn(64, 16)
+            """,
+            live=("DRP216",),
+        ),
     ),
 )
 

@@ -172,6 +172,33 @@ rule = Rule(
                     return grad
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class CheapDropout(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    return x * (torch.rand_like(x) > p) / (1 - p)
+
+                @staticmethod
+                def backward(ctx, grad):  # DRP302
+                    return grad, None
+
+            class Cheap(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    x = self.fc(x)
+                    return CheapDropout.apply(x, 0.2) if self.training else x
+
+            model, batch = Cheap(), torch.randn(64, 16)
+            """,
+            live=("DRP302",),
+        ),
     ),
 )
 

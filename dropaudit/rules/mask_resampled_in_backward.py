@@ -133,6 +133,34 @@ rule = Rule(
                     return grad * torch.rand_like(grad)
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class FusedDropout(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    ctx.p = p
+                    return x * (torch.rand_like(x) > p) / (1 - p)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad * (torch.rand_like(grad) > ctx.p) / (1 - ctx.p), None  # DRP301
+
+            class Fused(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+
+                def forward(self, x):
+                    x = self.fc(x)
+                    return FusedDropout.apply(x, 0.2) if self.training else x
+
+            model, batch = Fused(), torch.randn(64, 16)
+            """,
+            live=("DRP301",),
+        ),
     ),
 )
 

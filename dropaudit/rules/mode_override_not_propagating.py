@@ -290,6 +290,28 @@ rule = Rule(
                     self.model.eval()
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Head(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+                def train(self, mode=True):  # DRP208
+                    self.training = mode
+                    return self
+
+            model, batch = Head(), torch.randn(64, 16)
+            """,
+            live=("DRP208",),
+        ),
     ),
 )
 

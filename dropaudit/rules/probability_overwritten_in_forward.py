@@ -126,6 +126,26 @@ rule = Rule(
                     return y
             """
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Annealed(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    if x.shape[0] > 32:
+                        self.drop.p = 0.1  # DRP214
+                    return self.drop(self.fc(x))
+
+            model, batch = Annealed(), torch.randn(64, 16)
+            """,
+            live=("DRP214",),
+        ),
     ),
 )
 _RATE = re.compile(r"^_?(p|\w*drop\w*|rate)$")

@@ -140,6 +140,59 @@ rule = Rule(
                     return cp.checkpoint(self.block, x, preserve_rng_state=True)
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+            from torch.utils.checkpoint import checkpoint
+
+            class Inner(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 16)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    return self.fc(self.drop(self.fc(x)))
+
+            class Checkpointed(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.inner = Inner()
+
+                def forward(self, x):
+                    return checkpoint(self.inner, x, preserve_rng_state=False, **self.how)  # DRP303
+
+            model, batch = Checkpointed(), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+            from torch.utils.checkpoint import checkpoint
+
+            class Inner(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 16)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    return self.fc(self.drop(self.fc(x)))
+
+            class Checkpointed(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.inner = Inner()
+
+                def forward(self, x):
+                    return checkpoint(
+                        self.inner, x, use_reentrant=False, preserve_rng_state=True
+                    )
+
+            model, batch = Checkpointed(), torch.randn(64, 16)
+            """,
+            live=("DRP303",),
+        ),
     ),
 )
 

@@ -139,6 +139,25 @@ rule = Rule(
                 return Net(0.5, 1)(x)
             """,
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Repeatable(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    torch.manual_seed(0)  # DRP304
+                    return self.drop(self.fc(x))
+
+            model, batch = Repeatable(), torch.randn(64, 16)
+            """,
+            live=("DRP304",),
+        ),
     ),
 )
 

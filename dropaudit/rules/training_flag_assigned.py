@@ -174,6 +174,43 @@ rule = Rule(
                 assert not net.fc.weight.isnan().any()
             """
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class Scorer(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+            batch = torch.randn(64, 16)
+            model = Scorer()
+            model.training = False  # DRP207
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+
+            class Scorer(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.fc = nn.Linear(16, 64)
+                    self.drop = nn.Dropout(0.3)
+
+                def forward(self, x):
+                    return self.drop(self.fc(x))
+
+            batch = torch.randn(64, 16)
+            model = Scorer()
+            model.eval()
+            """,
+            live=("DRP207",),
+        ),
     ),
 )
 _SWITCH = re.compile(

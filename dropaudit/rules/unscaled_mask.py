@@ -313,6 +313,43 @@ rule = Rule(
                 return edge_index[:, torch.rand(edge_index.size(1)) > p]
             """
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class OwnDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = torch.rand_like(x) >= self.p
+                    return x * mask  # DRP101
+
+            model, batch = nn.Sequential(nn.Linear(16, 64), OwnDropout()), torch.randn(64, 16)
+            """,
+            fixed="""
+            import torch
+            import torch.nn as nn
+
+            class OwnDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = torch.rand_like(x) >= self.p
+                    return x * mask / (1 - self.p)
+
+            model, batch = nn.Sequential(nn.Linear(16, 64), OwnDropout()), torch.randn(64, 16)
+            """,
+            live=("DRP101",),
+        ),
     ),
 )
 

@@ -118,6 +118,26 @@ rule = Rule(
                 return F.dropout(x, p, training) / math.sqrt(x.size(-1))
             """
         ),
+        Example(
+            """
+            import torch
+            import torch.nn as nn
+
+            class OwnDropout(nn.Module):
+                def __init__(self, p=0.2):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = torch.rand_like(x) > self.p
+                    return x * mask / self.p  # DRP102
+
+            model, batch = nn.Sequential(nn.Linear(16, 64), OwnDropout()), torch.randn(64, 16)
+            """,
+            live=("DRP102",),
+        ),
     ),
 )
 

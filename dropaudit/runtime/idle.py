@@ -51,7 +51,7 @@ class IdleWatch:
                     entry = self._watched[key] = _Watched(ref(child), ref(owner), where=where)
                     self._by_owner.setdefault(self.tree.serial(owner), []).append(entry)
 
-    def called(self, module: nn.Module, where: tuple[str, int] | None = None) -> None:
+    def called(self, module: nn.Module) -> None:
         """A module runs, in training: as a dropout, or as an owner of one."""
         if id(module) not in self._ids:
             return
@@ -60,9 +60,8 @@ class IdleWatch:
         if entry is not None:
             entry.called = True
         for each in self._by_owner.get(serial, ()):
-            each.ran_now = True
-            if where is not None:
-                each.where = where
+            child = each.module()
+            each.ran_now |= child is not None and child.training
 
     def lent(self, owner: nn.Module, p: float) -> None:
         """A functional dropout with rate `p` was called in `owner`."""
@@ -83,8 +82,6 @@ class IdleWatch:
         for entry in self._watched.values():
             module, owner = entry.module(), entry.owner()
             if entry.called or module is None or owner is None or not entry.ran:
-                continue
-            if not module.training:
                 continue
             path = self.tree.name(module) or type(module).__name__
             found.append(
