@@ -161,7 +161,9 @@ rule = Rule(
                     self.inner = Inner()
 
                 def forward(self, x):
-                    return checkpoint(self.inner, x, preserve_rng_state=False, **self.how)  # DRP303
+                    return checkpoint(  # DRP303
+                        self.inner, x, use_reentrant=False, preserve_rng_state=False
+                    )
 
             model, batch = Checkpointed(), torch.randn(64, 16)
             """,
