@@ -57,12 +57,12 @@ def _kind(name: str) -> str:
 
 
 def _declared(module: nn.Module) -> float | None:
-    """Its rate, or that of the dropouts within it where they have one in common."""
+    """Its rate, or that of the only dropout within it."""
     own = _module_rate(module)
     if own is not None:
         return own
-    within = {_module_rate(child) for child in module.modules()} - {None}
-    return within.pop() if len(within) == 1 else None
+    within = [rate for child in module.modules() if (rate := _module_rate(child)) is not None]
+    return within[0] if len(within) == 1 else None
 
 
 def _module_rate(module: nn.Module) -> float | None:

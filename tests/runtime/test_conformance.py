@@ -169,6 +169,7 @@ HEALTHY: dict[str, Callable[[], Any]] = {
     "Gaussian": lambda: GaussianDropout(0.3),
     "locked": lambda: LockedDropout(0.3),
     "scale from the constructor": lambda: ScaledOnceDropout(0.3),
+    "two in a row": lambda: nn.Sequential(nn.Dropout(0.1), nn.Dropout(0.1)),
     "DropBlock": lambda: DropBlock2d(0.1),
     "attention by lambda": lambda: (
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.2)
