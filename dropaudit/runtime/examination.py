@@ -147,7 +147,7 @@ class Examination:
         drawn = 0
         for number in range(_MOST_CALLS):
             drawn += self._train(lens, tensors, units, gradient=False)
-            if number >= 3 and drawn >= self.wanted:
+            if number >= 1 and drawn >= self.wanted:
                 break
         repeats = self.tally.freshness.repeats
         if repeats and self.subject.reseeds(self.tensors):

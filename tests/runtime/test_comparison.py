@@ -24,9 +24,13 @@ from dropaudit.runtime.gaps import LayerGap, ModeComparison, half_width  # noqa:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Weights and inputs are the same in every run."""
+def _seeded() -> Iterator[None]:
+    """The same weights in every run; one thread, since small tensors only wait for more."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Unscaled(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,9 +24,13 @@ from dropaudit.runtime.report import Report  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
-    """Weights and inputs are the same in every run."""
+def _seeded() -> Iterator[None]:
+    """The same weights in every run; one thread, since small tensors only wait for more."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Hand(nn.Module):
