@@ -104,7 +104,7 @@ class Audit:
         INTERCEPTION.detach(recorder)
         if self._declared is not None:
             self._declared.uninstall()
-        recorder.release()
+        recorder.calls.release()
         self._report = _judged(recorder.trace())
         return self._report
 

@@ -81,7 +81,8 @@ class IdleWatch:
         found = []
         for entry in self._watched.values():
             module, owner = entry.module(), entry.owner()
-            if entry.called or module is None or owner is None or not entry.ran:
+            ran = entry.ran + entry.ran_now
+            if entry.called or module is None or owner is None or not ran:
                 continue
             path = self.tree.name(module) or type(module).__name__
             found.append(
@@ -91,8 +92,8 @@ class IdleWatch:
                     p=rate(module) or 0.0,
                     owner=type(owner).__name__,
                     where=location(*entry.where, module=path),
-                    steps=entry.ran,
-                    owner_ran=entry.ran,
+                    steps=ran,
+                    owner_ran=ran,
                     lends_p=entry.lends_p,
                 )
             )

@@ -41,7 +41,8 @@ from dropaudit.runtime.sites import (
 from dropaudit.runtime.threads import THREAD, Heard
 
 if TYPE_CHECKING:
-    from dropaudit.runtime.recorder import Begun, Recorder
+    from dropaudit.runtime.calls import Begun
+    from dropaudit.runtime.recorder import Recorder
 
 _MODULE: Any = nn.Module
 _FUNCTION: Any = torch.autograd.Function
@@ -83,7 +84,7 @@ class Interception:
         """Tell it no more. The last one to go puts everything back."""
         with self._lock:
             self.recorders = tuple(each for each in self.recorders if each is not recorder)
-            THREAD.roots.pop(recorder, None)
+            THREAD.roots.pop(recorder.calls, None)
             if not self.recorders:
                 self._uninstall()
         self._refresh()
@@ -143,11 +144,11 @@ class Interception:
         entered: list[Recorder] = []
         try:
             for recorder in self.recorders:
-                if recorder not in THREAD.roots and recorder.owns(module):
-                    THREAD.roots[recorder] = len(stack) - 1
+                if recorder.calls not in THREAD.roots and recorder.owns(module):
+                    THREAD.roots[recorder.calls] = len(stack) - 1
                     entered.append(recorder)
                     recorder.enter(module, args, kwargs)
-                elif recorder.recording and recorder in THREAD.roots:
+                elif recorder.recording and recorder.calls in THREAD.roots:
                     recorder.called(module)
             if outermost or entered:
                 self._refresh()
@@ -156,7 +157,7 @@ class Interception:
                 pushed = True
             result = self._dispatch(module, args, kwargs)
             for recorder in self.recorders:
-                recorder.returned(module, args, kwargs)
+                recorder.calls.returned(module, args, kwargs)
             return result
         finally:
             if pushed:
@@ -164,7 +165,7 @@ class Interception:
             stack.pop()
             THREAD.arguments.pop()
             for recorder in entered:
-                THREAD.roots.pop(recorder, None)
+                THREAD.roots.pop(recorder.calls, None)
                 recorder.leave(module, result)
             if outermost and THREAD.handmade:
                 THREAD.handmade.clear()
@@ -212,14 +213,14 @@ class Interception:
         keep: list[Begun] | None = None,
     ) -> Any:
         recorders = [recorder for recorder in self.recorders if recorder.recording]
-        begun = [(each, each.begin(module, application, x, draw)) for each in recorders]
+        begun = [(each, each.calls.begin(module, application, x, draw)) for each in recorders]
         heard = Heard()
         with THREAD.in_site(heard):
             result = run()
         y = first_tensor(result)
         for recorder, begin in begun:
             if begin is not None:
-                recorder.end(begin, y, heard)
+                recorder.calls.end(begin, y, heard)
                 if keep is not None:
                     keep.append(begin)
         return result
@@ -233,7 +234,7 @@ class Interception:
         if named:
             application = application_by_name(cls.__name__, _rate_among(args), None, x)
             return self._site(None, application, x, lambda: apply(cls, *args, **kwargs))
-        begun = [(each, each.edge(x)) for each in self.recorders if each.recording]
+        begun = [(each, each.calls.edge(x)) for each in self.recorders if each.recording]
         heard = Heard()
         with THREAD.listen(heard):
             result = apply(cls, *args, **kwargs)
@@ -244,9 +245,9 @@ class Interception:
             application = application_by_name(cls.__name__, _rate_among(args), None, x)
             y = first_tensor(result)
             for recorder, edge in begun:
-                begin = recorder.begin(None, application, x, edge=edge)
+                begin = recorder.calls.begin(None, application, x, edge=edge)
                 if begin is not None:
-                    recorder.end(begin, y, heard)
+                    recorder.calls.end(begin, y, heard)
         return result
 
     def declared(
@@ -325,11 +326,11 @@ class Interception:
             (each, begin)
             for each in self.recorders
             if each.recording
-            and (begin := each.begin(None, call.application, call.value, sample=False))
+            and (begin := each.calls.begin(None, call.application, call.value, sample=False))
         ]
         result = function(*args, **kwargs)
         for recorder, begin in begun:
-            recorder.end_attention(begin, call, result)
+            recorder.calls.end_attention(begin, call, result)
         return result
 
     def _multi_head(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -367,11 +368,11 @@ class Interception:
         begun = [
             (each, begin)
             for each in self.recorders
-            if each.recording and (begin := each.begin(None, application, x, sample=False))
+            if each.recording and (begin := each.calls.begin(None, application, x, sample=False))
         ]
         result = function(*args, **kwargs)
         for recorder, begin in begun:
-            recorder.end_moved(begin)
+            recorder.calls.end_moved(begin)
         return result
 
     # The function mode
@@ -419,7 +420,7 @@ class Interception:
 
     def _refresh(self) -> None:
         THREAD.watching = any(
-            recorder.recording or recorder not in THREAD.roots for recorder in self.recorders
+            recorder.recording or recorder.calls not in THREAD.roots for recorder in self.recorders
         )
 
 

@@ -7,14 +7,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from dropaudit.runtime.measure import (
-    BackwardTotal,
-    ForwardTotal,
-    backward_sums,
-    forward_sums,
-    unit_sums,
-)
+from dropaudit.runtime.measure import backward_sums, forward_sums, unit_sums
 from dropaudit.runtime.sampling import Sampler
+from dropaudit.runtime.totals import BackwardTotal, ForwardTotal
 from dropaudit.runtime.trace import Backward, Forward, Freshness
 
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from dropaudit.runtime.handmade import Handmade
 
 if TYPE_CHECKING:
-    from dropaudit.runtime.recorder import Recorder
+    from dropaudit.runtime.calls import Calls
 
 
 @dataclass(eq=False)
@@ -41,7 +41,7 @@ class Thread(threading.local):
         self.stack: list[nn.Module] = []
         self.arguments: list[Any] = []
         """The positional arguments of each module on the stack."""
-        self.roots: dict[Recorder, int] = {}
+        self.roots: dict[Calls, int] = {}
         self.inside: list[Heard] = []
         """One for each site that runs: what happens in a site is the site's own."""
         self.listening: list[Heard] = []
