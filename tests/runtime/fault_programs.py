@@ -9,6 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dropaudit.findings import Finding
+from dropaudit.runtime.auditor import audit
+
 SHAPES = {
     "rows": (64, 64),
     "sequences": (16, 12, 32),
@@ -114,3 +117,21 @@ def whole(model: Layer, drill: Drill = train_and_evaluate, elements: Any = 4096)
         return Program((made,), lambda: drill(made, setting.batch), elements)
 
     return build
+
+
+def codes_of(build: Build, setting: Setting, seed: int) -> list[str]:
+    """The codes of severity error and warning that an audit of the program gives."""
+    return sorted({finding.code for finding in findings_of(build, setting, seed)})
+
+
+def findings_of(build: Build, setting: Setting, seed: int) -> list[Finding]:
+    """Those findings. That in-place dropout breaks a backward pass is torch's to say."""
+    torch.manual_seed(seed)
+    program = build(setting)
+    with audit(*program.models, elements=program.elements, on_finding="collect") as watched:
+        try:
+            program.run()
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+    return [finding for finding in watched.report.findings if finding.severity != "info"]
