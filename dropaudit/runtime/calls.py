@@ -320,9 +320,9 @@ class Calls:
         call, x, kind = begun.call, begun.x.detach(), begun.application.kind
         if kind in SHAPED_BY_DATA or kind == "alpha" or begun.application.inplace:
             return
-        kept, hidden, numbers = shown(x, y.detach())
-        call.whole = kept, hidden
-        call.log.bytes_now += kept.nbytes + hidden.nbytes
+        kept, telling, numbers = shown(x, y.detach())
+        call.whole = kept, telling
+        call.log.bytes_now += kept.nbytes + telling.nbytes
         if call.training and not call.recomputed:
             self.ledger.whole_forward(call, numbers)
 

@@ -62,7 +62,7 @@ def forward_sums(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     1.0
     """
     x, y, informative = _informative(wide(x), wide(y), slack)
-    kept = y.abs() > slack
+    kept = _beyond(y, slack)
     size, out = x.abs(), y * x.sgn()
     draws = informative.sum(1)
     nothing = torch.zeros_like(draws)
@@ -92,7 +92,7 @@ def unit_sums(
         counts as kept, and as `mixed`.
     """
     x, y, informative = _informative(wide(x), wide(y), slack)
-    kept = y.abs() > slack
+    kept = _beyond(y, slack)
     size, out = x.abs(), y * x.sgn()
     seen = _gather(informative.to(x.dtype), unit, count)
     left = _gather(kept.to(x.dtype), unit, count)
@@ -116,8 +116,8 @@ def unit_sums(
 
 def verdicts(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     """The mask as far as it shows: 1 kept, -1 dropped, 0 hidden by a zero; shape as `x`, int8."""
-    informative = (x * y).isfinite() & (x.abs() > 4 * slack)
-    return ((y.abs() > slack).to(torch.int8) * 2 - 1) * informative
+    x, y, informative = _informative(x, y, slack)
+    return (_beyond(y, slack).to(torch.int8) * 2 - 1) * informative
 
 
 def unit_verdicts(verdict: Tensor, unit: Tensor, count: int) -> Tensor:
@@ -131,32 +131,31 @@ def shown(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mask of a whole call, kept until its backward pass: two bytes an element.
 
     Returns:
-        Which elements were kept, and which tell nothing (both bool, in the shape of `x`); and how
-        many tell something and how many of those were dropped, shape (2,).
+        Which elements were kept, and which tell something (both bool, in the shape of `x`); how
+        many do, and how many of those were dropped, shape (2,).
     """
-    kept, hidden = y != 0, x == 0
-    told = hidden.numel() - hidden.count_nonzero()
-    return kept, hidden, torch.stack([told, told - kept.count_nonzero()])
+    kept, telling = y.bool(), x.bool()  # ten times as fast as to compare with zero
+    told = telling.count_nonzero()
+    return kept, telling, torch.stack([told, told - kept.count_nonzero()])
 
 
-def disagreements(kept: Tensor, hidden: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
+def disagreements(kept: Tensor, telling: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
     """How the backward mask of a whole call differs from the forward mask.
 
     Returns:
         Shape (3,): elements compared, dropped elements whose gradient flowed, kept elements whose
         gradient did not. All zero where the incoming gradient is not finite.
 
-    >>> kept, hidden, _ = shown(torch.ones(2), torch.tensor([2.0, 0.0]))
-    >>> disagreements(kept, hidden, torch.tensor([2.0, 2.0]), torch.ones(2)).tolist()
+    >>> kept, telling, _ = shown(torch.ones(2), torch.tensor([2.0, 0.0]))
+    >>> disagreements(kept, telling, torch.tensor([2.0, 2.0]), torch.ones(2)).tolist()
     [2, 1, 0]
     """
     finite = torch.linalg.vector_norm(
         dy, dtype=torch.promote_types(dy.dtype, torch.float32)
     ).isfinite()
-    flowed, seen = dx != 0, dy != 0
     # Eight bools at a time: on a CPU, logic on bytes would take longer than all else.
-    ours, blind, theirs, told = map(_packed, (kept, hidden, flowed, seen))
-    told = told & ~blind
+    ours, told, theirs, seen = map(_packed, (kept, telling, dx.bool(), dy.bool()))
+    told = told & seen
     wrong = (theirs ^ ours) & told
     many = (told, wrong & theirs, wrong & ours)
     counts: Tensor = torch.stack([_unpacked(each).count_nonzero() for each in many]) * finite
@@ -225,12 +224,12 @@ def backward_sums(
     """
     x, y, dx, dy = wide(x), wide(y), wide(dx), wide(dy)
     left, right = x * dx, y * dy
-    informative = (left + right).isfinite() & (x != 0) & (dy != 0)
+    informative = (left + right).isfinite() & x.bool() & dy.bool()
     apart = (left - right).abs()
     total = left.abs() + right.abs()
     size = dy.abs()
     broken = informative & (apart > bound * total + 2 * tiny * (x.abs() + size) + slack * size)
-    dropped, stopped = informative & (y == 0), dx == 0
+    dropped, stopped = informative & ~y.bool(), ~dx.bool()
     both = informative & ~dropped & ~stopped
     return torch.stack(
         [
@@ -273,8 +272,13 @@ def _informative(x: Tensor, y: Tensor, slack: Tensor | float) -> tuple[Tensor, T
 
     An input within the error of the output (`slack`) is as good as zero.
     """
-    informative = (x * y).isfinite() & (x.abs() > 4 * slack)
+    informative = (x * y).isfinite() & _beyond(x, 4 * slack)
     return torch.where(informative, x, 0), torch.where(informative, y, 0), informative
+
+
+def _beyond(values: Tensor, slack: Tensor | float) -> Tensor:
+    """Where values are not zero, or larger than an error."""
+    return values.abs() > slack if isinstance(slack, Tensor) else values.bool()
 
 
 def _gather(values: Tensor, unit: Tensor, count: int) -> Tensor:

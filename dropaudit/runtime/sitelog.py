@@ -37,7 +37,7 @@ class Call:
     x: Tensor | None = None
     y: Tensor | None = None
     whole: tuple[Tensor, Tensor] | None = None
-    """The whole mask, and where it is hidden, when all elements are compared."""
+    """The whole mask, and where it shows, when all elements are compared."""
     state: Tensor | None = None
     """Random state at the start, where it was read."""
     root_state: Tensor | None = None
