@@ -329,6 +329,8 @@ class Calls:
     def _unchanged(self, begun: Begun, x: Tensor) -> None:
         """A call that was asked to drop handed its input on: a row that says so."""
         begun.call.y = begun.call.x
+        log = begun.call.log
+        log.probes = log.probes or 1  # no two elements were treated differently: a single draw
         self.ledger.forward(begun.call)
 
     def _probe(self, log: SiteLog, begun: Begun, y: Tensor) -> None:

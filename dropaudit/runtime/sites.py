@@ -65,6 +65,7 @@ _RAW = ("input", "p", "training")
 _RATE = re.compile(
     r"^(p|prob|drop_?(path_?)?(p|prob|probability|rate|ratio)?|dropout(_?(p|prob|rate))?)$"
 )
+_SHARED_NAME = re.compile(r"p$|prob$|drop$|dropout")
 _PLAIN_P = re.compile(r"drop|stochastic_?depth", re.IGNORECASE)
 _PATH = re.compile(r"drop_?path|stochastic_?depth|drop_?connect$", re.IGNORECASE)
 _LOCKED = re.compile(r"(locked|variational)_?drop", re.IGNORECASE)
@@ -159,9 +160,10 @@ def is_compiled(module: nn.Module) -> bool:
 def looks_like_dropout(module: nn.Module) -> bool:
     """Whether a user's module is a dropout: no parameters, and a rate by name.
 
-    A rate called `p` counts only where the class calls itself a dropout: `nn.PairwiseDistance`
-    and random augmentations have a `p` too. A module that holds torch's dropout is no site of its
-    own: what it holds is.
+    A rate called `p` or `dropout` counts only where the class calls itself a dropout:
+    `nn.PairwiseDistance` and random augmentations have a `p` too, and attention without parameters
+    of its own has a `dropout` that it hands to a function. A module that holds torch's dropout is
+    no site of its own: what it holds is.
     """
     cls = type(module)
     if cls.__module__.startswith("torch.") or is_torch_dropout(module):
@@ -180,7 +182,7 @@ def rate(module: nn.Module) -> float | None:
             value = float(value)
         if not _is_probability(value) or not _RATE.match(name):
             continue
-        if name in ("p", "prob") and not named:
+        if _SHARED_NAME.match(name) and not named:
             continue
         return float(value)
     return None

@@ -1,0 +1,72 @@
+"""What an audit takes for a dropout, and for one draw of it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dropaudit.runtime.auditor import audit
+from dropaudit.runtime.report import Report
+
+
+def trained(model: nn.Module, x: Tensor, steps: int) -> Report:
+    """The report on some training steps and an evaluation."""
+    with audit(model, on_finding="collect") as watched:
+        for _ in range(steps):
+            model(x).sum().backward()
+        model.eval()
+        with torch.no_grad():
+            model(x)
+    return watched.report
+
+
+class Attention(nn.Module):
+    """No parameters, and a rate called `dropout`."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = F.softmax(x @ x.transpose(-2, -1), dim=-1)
+        return F.dropout(weights, self.dropout) @ x
+
+
+def test_attention_with_a_rate_is_no_dropout_itself() -> None:
+    """The function that it calls is the site, with its own line."""
+    report = trained(Attention(0.2), torch.randn(4, 16, 16).requires_grad_(), 2)
+    assert [site.function for site in report.sites] == ["F.dropout"]
+    assert [finding.code for finding in report.findings] == ["DRP201"]
+    assert report.findings[0].where.line == Attention.forward.__code__.co_firstlineno + 2
+
+
+class Skip(nn.Module):
+    """Stochastic depth that decides once for a whole batch, and hands on the tensor it keeps."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and random.random() < self.drop_prob:
+            return torch.zeros_like(x)
+        return x if self.training else x * (1 - self.drop_prob)
+
+
+class DropPath(Skip):
+    """The same, called what it is."""
+
+
+@pytest.mark.parametrize("layer", [Skip, DropPath])
+def test_a_batch_handed_on_is_one_draw(layer: type[Skip]) -> None:
+    """A few batches that happen to be kept are no evidence of a dropout that never drops."""
+    random.seed(1)
+    model = nn.Sequential(nn.Linear(16, 16), layer(0.1), nn.Linear(16, 16))
+    report = trained(model, torch.randn(64, 16), 3)
+    (site,) = report.sites
+    assert (site.training.draws, site.training.drops) == (3, 0)
+    assert not {finding.code for finding in report.findings} - {"DRP000"}
