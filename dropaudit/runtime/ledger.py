@@ -36,6 +36,7 @@ PRODUCT_BOUND = {
 }
 """Normalized gap of two inner products that rounding explains, by dtype."""
 _SHARED_STEPS = 8
+_ROWS = 96
 
 
 class Ledger:
@@ -88,6 +89,11 @@ class Ledger:
             log.backward.add_products(gaps, bound, step, recomputed=recomputed)
 
         self.outbox.add(product_gap(left, right), receive)
+
+    @property
+    def full(self) -> bool:
+        """Whether enough rows wait: kernels cost the same for one row and for a hundred."""
+        return self.waiting >= _ROWS
 
     def measure(self) -> None:
         """Measure all waiting rows where they are, and let go of them."""
@@ -143,28 +149,24 @@ class Ledger:
 
     def _compare(self, calls: list[Call], verdict: Tensor) -> None:
         """Compare masks with those of the step before, and with those of the other sites."""
-        fresh: list[tuple[Call, int]] = []
+        rows: list[int] = []
         before: list[Tensor] = []
-        for row, call in enumerate(calls):
+        fresh: list[tuple[Call, bool]] = []
+        for row, call in enumerate(calls):  # in the order in which they ran
             last = call.log.last
             if last is not None and _same_layout(last[2], call):
-                fresh.append((call, row))
+                rows.append(row)
                 before.append(last[0][last[1]])
+                fresh.append((_light(call), _reseeded(last[2], call)))
+            call.log.last = (verdict, row, replace(call, x=None, y=None, whole=None))
         if fresh:
-            now = verdict[[row for _, row in fresh]].to(torch.int32)
+            now = verdict[rows].to(torch.int32)
             then = torch.stack(before).to(torch.int32)
             numbers = torch.stack([(now * then).abs().sum(1), (now * then).sum(1)], dim=1)
-            reseeded = [
-                (_light(call), call.log.last is not None and _reseeded(call.log.last[2], call))
-                for call, _ in fresh
-            ]
-            self.outbox.add(numbers, partial(_receive_fresh, reseeded))
-        for row, call in enumerate(calls):
-            call.log.last = (verdict, row, replace(call, x=None, y=None))
+            self.outbox.add(numbers, partial(_receive_fresh, fresh))
         self._steps_compared += 1
-        if len(calls) > 1 and (
-            self._steps_compared <= _SHARED_STEPS or self._steps_compared % 16 == 0
-        ):
+        often = self._steps_compared <= _SHARED_STEPS or self._steps_compared % 16 == 0
+        if often and len({call.log for call in calls}) > 1:
             signs = verdict.to(torch.float32)
             seen = signs.abs()
             both = torch.stack([seen @ seen.T, signs @ signs.T])
@@ -175,7 +177,9 @@ class Ledger:
         for first in range(many):
             for second in range(first + 1, many):
                 one, two = calls[first], calls[second]
-                if one.log is two.log or (one.draw is not None and one.draw == two.draw):
+                if one.step != two.step or one.log is two.log:
+                    continue
+                if one.shape != two.shape or (one.draw is not None and one.draw == two.draw):
                     continue
                 joint = int(numbers[first * many + second])
                 agreed = int(numbers[many * many + first * many + second])
@@ -246,7 +250,7 @@ def _learned_units(call: Call) -> tuple[int, ...] | None:
 
 def _light(call: Call) -> Call:
     """The call without its samples: what waits for numbers must not hold on to memory."""
-    return replace(call, x=None, y=None, state=None, root_state=None)
+    return replace(call, x=None, y=None, whole=None, state=None, root_state=None)
 
 
 def _is_first(call: Call) -> bool:

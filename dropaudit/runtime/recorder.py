@@ -156,7 +156,7 @@ class Recorder:
     def _end_step(self) -> None:
         if self._clock.next():
             self.calls.idle.stepped()
-        if self.calls.ledger.waiting:
+        if self.calls.ledger.full:
             with unseen():
                 self.calls.ledger.measure()
 
