@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +35,9 @@ from dropaudit.runtime.tree import Tree
 _PROBES = 64
 _MOST_ROWS = 512
 _MOST_HANDLES = 4096
+_saved_tensor_hooks: Any = getattr(
+    getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", lambda _: None
+)
 
 
 @dataclass(eq=False)
@@ -47,16 +51,31 @@ class Begun:
     since: int
     sampled: bool
 
-    def scaled_by(self, gain: float, keep: float | None) -> None:
-        """The input was, or the output is, multiplied by a number elsewhere.
+    def scaled_by(
+        self, factors: tuple[float, ...], keep: float | None, of_mask: tuple[float, ...] = ()
+    ) -> None:
+        """The input was, or the output is, multiplied by numbers elsewhere.
 
-        Only factors that have to do with the rate are part of the dropout.
+        Only factors that have to do with the rate are part of the dropout, and once it is scaled
+        as it should be, only the same factor again: a mean of two is a half, and no rate.
+
+        Args:
+            factors: the numbers.
+            keep: the keep probability.
+            of_mask: what the mask was multiplied by, which the output shows already.
         """
         if keep is None or not 0 < keep < 1:
             return
         own = (1 / keep, keep, 1 / (1 - keep), 1 - keep)
-        if any(abs(gain / factor - 1) < 1e-3 for factor in own):
-            self.call.gain = gain
+        shown = math.prod(f for f in of_mask if _any_near(f, own))
+        gain = 1.0
+        for factor in _related(factors, own):
+            if _any_near(shown * gain, own[:1]) and (
+                _any_near(keep, (0.5,)) or not _any_near(factor, own[:1])
+            ):
+                continue
+            gain *= factor
+        self.call.gain = gain
 
 
 class Calls:
@@ -127,8 +146,7 @@ class Calls:
         if module is not None and asked:
             self.stepping.called(self.root(), module)
         if owner is not None and p:
-            if torch.is_grad_enabled():
-                self.idle.called(owner)
+            self.idle.called(owner, torch.is_grad_enabled())
             if module is None:
                 self.idle.lent(owner, p)
                 above = self._tree.owner(owner)
@@ -142,6 +160,7 @@ class Calls:
         ordinal = log.ordinal
         log.ordinal += training and not recomputed
         call = Call(log, self._clock.step + 1, training, ordinal, recomputed, p, draw=draw)
+        call.checkpointed = _is_checkpointed()
         if asked and training and application.on is not False and self._last is not None:
             log.repeated_on_result += self._last[0]() is x and self._last[1] is not log
         readable = seen_fully(x)
@@ -155,7 +174,7 @@ class Calls:
         to, since = self.edge(x) if edge is None else edge
         call.shape = tuple(x.shape)
         call.units = application.units
-        if application.kind == "alpha" and p is not None and training:
+        if application.kind == "alpha" and p is not None and (training or application.on):
             call.shift = alpha_shift(p)
         if sampled:
             with unseen():
@@ -167,6 +186,8 @@ class Calls:
             call.state = random_state(x.device)
         if application.kind == "region" and not training:
             call.state = random_state(x.device)
+        if training:
+            self._pair(call, x)
         return Begun(call, application, x, to, since, sampled)
 
     def end(self, begun: Begun, y: Tensor | None, heard: Heard) -> None:
@@ -194,13 +215,15 @@ class Calls:
                     return
                 call.x = self._sampler.take(x)
             call.y = self._sampler.take(y)
+            drawn = _is_drawn(call, heard)
             if self._whole and begun.sampled and call.units is None:
-                self._take_whole(begun, y)
+                self._take_whole(begun, y, drawn)
             if begun.application.kind in SHAPED_BY_DATA and call.training:
                 self._probe(log, begun, y)
         log.bytes_now += call.x.nbytes + call.y.nbytes
         log.memory = max(log.memory, log.bytes_now)
-        self.ledger.forward(call)
+        if drawn:
+            self.ledger.forward(call)
         if begun.sampled:
             self._note_dropped(log, call)
         if begun.application.kind in ("elementwise", "alpha", "region"):
@@ -224,6 +247,7 @@ class Calls:
         call, log = begun.call, begun.call.log
         log.acted(call.training, call.step)
         self._note_dropped(log, call)
+        self._compare_states(call)
         if not call.training or not torch.is_grad_enabled():
             return
         if begun.edge is None or output.grad_fn is None or not seen_fully(output):
@@ -245,7 +269,7 @@ class Calls:
             with unseen():
                 left = attention.of_output(dy) * out
                 right = attention.of_value(dx) * value
-                recomputed = log.recompute_step == call.step - 1
+                recomputed = call.checkpointed or log.recompute_step == call.step - 1
                 self.ledger.products(call, left, right, recomputed)
 
         only = value_side(output.grad_fn)
@@ -266,6 +290,40 @@ class Calls:
         if moved:
             log.acted(call.training, call.step)
             self._note_dropped(log, call)
+            if on_cpu:
+                self._compare_states(call)
+
+    def _pair(self, call: Call, x: Tensor) -> None:
+        """Where no identity can tell, a recomputed call must begin from the same random state.
+
+        That is where the first pass ran without gradient, and in recurrent layers.
+        """
+        log = call.log
+        if not call.recomputed:
+            blind = log.kind == "recurrent" or not torch.is_grad_enabled()
+            if blind and not call.ordinal and call.state is not None:
+                log.awaited = (call.step, call.state)
+        elif log.awaited is not None and log.awaited[0] == call.step and log.ordinal == 1:
+            state = random_state(x.device)
+            if state is not None and not torch.equal(state, log.awaited[1]):
+                log.backward.mark(call.step, True)
+                log.backward.moved += 1
+
+    def _compare_states(self, call: Call) -> None:
+        """Masks that cannot be seen are equal where the random states at their begin are."""
+        log = call.log
+        if not call.training or call.recomputed or call.ordinal or call.state is None:
+            return
+        now = (call.state, THREAD.root_state)
+        before, log.first_state = log.first_state, now
+        if before is None:
+            return
+        log.compared += 1
+        if torch.equal(before[0], now[0]):
+            log.repeats += 1
+            if before[1] is not None and now[1] is not None:
+                log.reseeded += not torch.equal(before[1], now[1])
+            log.first_repeat = call.step if log.first_repeat is None else log.first_repeat
 
     def _note_dropped(self, log: SiteLog, call: Call) -> None:
         if call.training and self.root() is not None:
@@ -307,7 +365,7 @@ class Calls:
         with unseen():
             out = self._sampler.take(dy)
             into = torch.zeros_like(out) if dx is None else self._sampler.take(dx)
-            recomputed = call.log.recompute_step == call.step - 1
+            recomputed = call.checkpointed or call.log.recompute_step == call.step - 1
             if call.whole is not None:
                 found = disagreements(*call.whole, torch.zeros_like(dy) if dx is None else dx, dy)
                 self.ledger.whole_backward(call, found, recomputed)
@@ -315,7 +373,7 @@ class Calls:
             call.log.memory = max(call.log.memory, call.log.bytes_now)
             self.ledger.backward(call, into, out, recomputed)
 
-    def _take_whole(self, begun: Begun, y: Tensor) -> None:
+    def _take_whole(self, begun: Begun, y: Tensor, drawn: bool) -> None:
         """Keep the whole mask of a call, where its elements are their own draws."""
         call, x, kind = begun.call, begun.x.detach(), begun.application.kind
         if kind in SHAPED_BY_DATA or kind == "alpha" or begun.application.inplace:
@@ -323,7 +381,7 @@ class Calls:
         kept, telling, numbers = shown(x, y.detach())
         call.whole = kept, telling
         call.log.bytes_now += kept.nbytes + telling.nbytes
-        if call.training and not call.recomputed:
+        if call.training and not call.recomputed and drawn:
             self.ledger.whole_forward(call, numbers)
 
     def _unchanged(self, begun: Begun, x: Tensor) -> None:
@@ -373,3 +431,32 @@ class Calls:
 
 def _receive_probe(log: SiteLog, numbers: list[float]) -> None:
     log.probed_eval = numbers[0]
+
+
+def _related(factors: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, ...]:
+    """The factors that are one of `own`; all of them in one, where only their product is."""
+    related = tuple(factor for factor in factors if _any_near(factor, own))
+    whole = math.prod(factors)
+    return related or ((whole,) if _any_near(whole, own) else ())
+
+
+def _any_near(factor: float, others: tuple[float, ...]) -> bool:
+    return any(abs(factor / other - 1) < 1e-3 for other in others)
+
+
+def _is_checkpointed() -> bool:
+    """Whether an activation checkpoint is being recorded, that keeps random state or not."""
+    hooks = _saved_tensor_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
+def _is_drawn(call: Call, heard: Heard) -> bool:
+    """Whether a call has a mask of its own, not the one of an earlier call of the same step."""
+    log = call.log
+    if not call.training:
+        return True
+    if call.draw is not None:
+        before, log.drawn = log.drawn, (call.step, call.draw)
+        return before != log.drawn
+    kept = log.is_module and log.kind in SHAPED_BY_DATA and call.ordinal > 0
+    return not kept or heard.draw or heard.function or heard.host

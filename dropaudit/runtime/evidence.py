@@ -149,9 +149,11 @@ class Evidence:
 
     @property
     def eval_factor(self) -> float | None:
-        """`y / x` in evaluation, as it was measured there, or tried."""
+        """`y / x` in evaluation, as it was measured there, or tried; None where it drops then."""
         forward = self.site.eval
-        if forward.elements >= FEW and not forward.drops:
+        if forward.drops:
+            return None
+        if forward.elements >= FEW:
             return forward.mean
         return self.site.probed_eval
 

@@ -13,6 +13,8 @@ def backward_code(seen: Evidence) -> str | None:
     site, backward = seen.site, seen.site.backward
     if not backward.faulty or site.corrupted:
         return None
+    if backward.moved:
+        return "DRP303"
     moved = backward.revived + backward.lost
     if not (backward.broken_products or moved or backward.broken > _NOISE * backward.elements):
         return None
@@ -33,6 +35,11 @@ def backward_figures(seen: Evidence) -> str:
     backward = seen.site.backward
     when = f"in {backward.faulty:,} of {backward.calls:,} backward passes"
     when += "" if backward.first_fault is None else f", first in step {backward.first_fault}"
+    if backward.moved:
+        return (
+            f"it began from another random state {backward.moved:,} times, first in step "
+            f"{backward.first_fault}"
+        )
     if backward.broken_products and not backward.broken:
         return (
             f"{backward.broken_products:,} of {backward.products:,} inner products of the "
@@ -55,6 +62,8 @@ def backward_figures(seen: Evidence) -> str:
 def backward_counts(seen: Evidence) -> dict[str, float | None]:
     """The same, by name."""
     site, backward = seen.site, seen.site.backward
+    if backward.moved:
+        return {"moved": backward.moved, "calls": backward.calls, "faulty": backward.faulty}
     if backward.broken_products and not backward.broken:
         return {
             "broken_products": backward.broken_products,

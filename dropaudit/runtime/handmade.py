@@ -32,6 +32,7 @@ _KEEPS = {
 }
 _TIMES = {"mul", "mul_", "multiply", "__rmul__", "div", "div_", "true_divide", "__rdiv__"}
 _MAKES_NEW = {"mul", "mul_", "multiply", "__rmul__"}
+_MOST_FACTORS = 8
 _NAMES = re.compile(r"drop|keep_?p|p_?keep|keep_?rate|stochastic_?depth", re.IGNORECASE)
 RANDOM = (
     _UNIFORM
@@ -54,15 +55,17 @@ class _Followed:
     draw: int
     flipped: bool = False
     """Whether this is the complement of what was drawn."""
+    factors: tuple[float, ...] = ()
+    """By what the mask itself was multiplied."""
 
 
 @dataclass(frozen=True)
 class _Scaled:
-    """An activation, by which factor it was multiplied so far, and the dropout in it, if any."""
+    """An activation, by which factors it was multiplied so far, and the dropout in it, if any."""
 
     tensor: ref[Tensor]
-    gain: float
-    calls: tuple[tuple[Any, float | None], ...] = ()
+    factors: tuple[float, ...]
+    calls: tuple[tuple[Any, Product], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Product:
     draw: int
     inplace: bool
     mask_shape: tuple[int, ...]
+    factors: tuple[float, ...] = ()
+    """By what the mask was multiplied: part of what the product shows."""
 
 
 class Handmade:
@@ -86,13 +91,29 @@ class Handmade:
         self._scaled: dict[int, _Scaled] = {}
         self._uses: dict[int, set[bool]] = {}
         self._evident: dict[int, bool] = {}
+        self._chosen: set[int] = set()
+        self._carried: list[_Followed] = []
 
     def __bool__(self) -> bool:
         return bool(self._followed)
 
+    def begin(self) -> None:
+        """A pass begins: masks that somebody kept from an earlier one are followed again."""
+        for mask in self._carried:
+            tensor = mask.tensor()
+            if tensor is not None:
+                self._followed[id(tensor)] = mask
+        self._carried.clear()
+
     def clear(self) -> None:
-        """Forget everything: the pass is over."""
+        """The pass is over: forget all but the masks that are still held somewhere."""
+        self._carried = [
+            mask
+            for mask in self._followed.values()
+            if mask.stage != "constant" and mask.tensor() is not None
+        ]
         self._followed.clear()
+        self._chosen.intersection_update(mask.draw for mask in self._carried)
         self._scaled.clear()
         self._uses.clear()
         self._evident.clear()
@@ -107,28 +128,30 @@ class Handmade:
             return None
         before = self._scaled.get(id(x))
         if before is not None and before.tensor() is x:
-            return replace(before, gain=before.gain * factor)
-        return _Scaled(ref(x), factor)
+            return replace(before, factors=(*before.factors[-_MOST_FACTORS:], factor))
+        return _Scaled(ref(x), (factor,))
 
     def note_scaled(self, scaled: _Scaled, result: Any) -> None:
         """Remember what became of it; a product with a mask takes the factor into account."""
         if not isinstance(result, Tensor):
             return
         self._scaled[id(result)] = replace(scaled, tensor=ref(result))
-        for call, keep in scaled.calls:
-            call.scaled_by(scaled.gain, keep)
+        for begin, product in scaled.calls:
+            begin.scaled_by(scaled.factors, product.keep, product.factors)
 
     def note_product(self, product: Product, result: Any, begun: list[Any]) -> None:
         """A followed mask has multiplied an activation: factors before and after belong to it."""
         before = self._scaled.get(id(product.x))
-        gain = before.gain if before is not None and before.tensor() is product.x else 1.0
-        calls = tuple((begin, product.keep) for begin in begun)
-        for begin, keep in calls:
-            begin.scaled_by(gain, keep)
+        factors: tuple[float, ...] = ()
+        if before is not None and before.tensor() is product.x and not before.calls:
+            factors = before.factors
+        for begin in begun:
+            begin.scaled_by(factors, product.keep, product.factors)
             if self.complemented(product.draw):
                 begin.call.log.complemented = True
         if isinstance(result, Tensor):
-            self._scaled[id(result)] = _Scaled(ref(result), gain, calls)
+            calls = tuple((begin, product) for begin in begun)
+            self._scaled[id(result)] = _Scaled(ref(result), factors, calls)
 
     def complemented(self, draw: int) -> bool:
         """Whether both the mask and its complement multiplied something: a choice, no dropout."""
@@ -153,6 +176,8 @@ class Handmade:
         if name in ("masked_fill", "masked_fill_"):
             x, value = operands[0], operands[2] if len(operands) > 2 else None
             tensor = mask.tensor()
+            if not _is_zero(value):
+                self._chosen.add(mask.draw)
             if tensor is None or not _is_zero(value) or not isinstance(x, Tensor):
                 return None
             if not x.is_floating_point():
@@ -168,6 +193,8 @@ class Handmade:
                     continue
                 if value.is_floating_point():
                     return self._product(value, mask, flipped, False, tensor)
+            if not _is_zero(operands[1]) and not _is_zero(operands[2]):
+                self._chosen.add(mask.draw)
         return None
 
     def follow(self, name: str, args: Any, kwargs: Mapping[str, Any], result: Any) -> None:
@@ -218,7 +245,8 @@ class Handmade:
             return replace(old)
         others = [item for item in operands if isinstance(item, Tensor) and self._of(item) is None]
         if name in _TIMES and all(item.numel() == 1 for item in others):
-            return replace(old)
+            factor = factor_of(name, operands)
+            return replace(old, factors=old.factors if factor is None else (*old.factors, factor))
         if name in ("__invert__", "logical_not", "bitwise_not", "__rsub__", "rsub"):
             keep = None if old.keep is None else 1 - old.keep
             return replace(old, flipped=not old.flipped, keep=keep)
@@ -227,6 +255,8 @@ class Handmade:
     def _product(
         self, x: Tensor, mask: _Followed, inverted: bool, inplace: bool, tensor: Tensor
     ) -> Product | None:
+        if mask.draw in self._chosen:  # it picks one of two values: no dropout
+            return None
         evident = self._evident.get(mask.draw)
         if evident is None:
             evident = self._evident[mask.draw] = _speaks_of_dropping()
@@ -236,7 +266,7 @@ class Handmade:
         keep = mask.keep
         if inverted and keep is not None:
             keep = 1 - keep
-        return Product(x, keep, mask.draw, inplace, tuple(tensor.shape))
+        return Product(x, keep, mask.draw, inplace, tuple(tensor.shape), mask.factors)
 
     def _remember(self, tensor: Tensor, stage: str, keep: float | None, draw: int) -> None:
         self._followed[id(tensor)] = _Followed(ref(tensor), stage, keep, draw)
@@ -273,6 +303,8 @@ def _number(value: Any) -> float | None:
     if isinstance(value, (int, float)):
         return float(value)
     if isinstance(value, Tensor) and value.dim() == 0 and value.device.type == "cpu":
+        if value.requires_grad:  # learned: no rate
+            return None
         with torch._C.DisableTorchFunction():
             return float(value)
     return None

@@ -51,14 +51,16 @@ class IdleWatch:
                     entry = self._watched[key] = _Watched(ref(child), ref(owner), where=where)
                     self._by_owner.setdefault(self.tree.serial(owner), []).append(entry)
 
-    def called(self, module: nn.Module) -> None:
-        """A module runs, in training: as a dropout, or as an owner of one."""
+    def called(self, module: nn.Module, with_gradient: bool) -> None:
+        """A module runs, in training: as a dropout, or (with gradient) as an owner of one."""
         if id(module) not in self._ids:
             return
         serial = self.tree.serial(module)
         entry = self._watched.get(serial)
         if entry is not None:
             entry.called = True
+        if not with_gradient:
+            return
         for each in self._by_owner.get(serial, ()):
             child = each.module()
             each.ran_now |= child is not None and child.training

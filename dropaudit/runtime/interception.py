@@ -138,7 +138,7 @@ class Interception:
         for heard in THREAD.listening:
             heard.module = True
         stack = THREAD.stack
-        outermost, pushed, result = not stack, False, None
+        outermost, pushed, was_on, result = not stack, False, False, None
         stack.append(module)
         THREAD.arguments.append(args)
         entered: list[Recorder] = []
@@ -150,9 +150,13 @@ class Interception:
                     recorder.enter(module, args, kwargs)
                 elif recorder.recording and recorder.calls in THREAD.roots:
                     recorder.called(module)
+            if outermost:
+                THREAD.handmade.begin()
+                THREAD.settle()
             if outermost or entered:
                 self._refresh()
-            if outermost and not THREAD.mode_is_on and self.recording():
+            if outermost and not self._sees_functions() and self.recording():
+                was_on = THREAD.mode_is_on
                 self._push()
                 pushed = True
             result = self._dispatch(module, args, kwargs)
@@ -162,6 +166,7 @@ class Interception:
         finally:
             if pushed:
                 self._pop()
+                THREAD.mode_is_on = was_on
             stack.pop()
             THREAD.arguments.pop()
             for recorder in entered:
@@ -396,6 +401,13 @@ class Interception:
                 break
         for mode in reversed(above):
             torch._C._push_on_torch_function_stack(mode)
+
+    def _sees_functions(self) -> bool:
+        """Whether the mode is on the stack: torch takes it off while a backward pass runs."""
+        return THREAD.mode_is_on and any(
+            torch._C._get_function_stack_at(n) is self._mode
+            for n in range(torch._C._len_torch_function_stack())
+        )
 
     def _only_mode(self) -> bool:
         return (

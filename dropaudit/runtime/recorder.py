@@ -103,8 +103,8 @@ class Recorder:
 
     def called(self, module: nn.Module) -> None:
         """A module of an audited model runs."""
-        if torch.is_grad_enabled() and module.training:
-            self.calls.idle.called(module)
+        if module.training:
+            self.calls.idle.called(module, torch.is_grad_enabled())
 
     def optimizer_stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """Some optimizer has updated its parameters."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from dropaudit.runtime.evidence import Evidence
+from dropaudit.runtime.evidence import BY_STATE, Evidence
 from dropaudit.runtime.trace import Shared, Trace
 
 
 def repeat_code(seen: Evidence) -> str | None:
     """Which code explains that a mask came back, if chance does not."""
     fresh = seen.site.freshness
-    if not fresh.repeats or seen.site.complemented or seen.drop_rate in (None, 0.0, 1.0):
+    if not fresh.repeats or seen.site.complemented:
+        return None
+    if seen.site.kind in BY_STATE:  # of random states, which chance does not repeat
+        return "DRP304" if fresh.reseeded else "DRP306"
+    if seen.drop_rate in (None, 0.0, 1.0):
         return None
     if log_chance(fresh.repeats, fresh.compared, fresh.joint, seen) > math.log(seen.alpha):
         return None

@@ -46,6 +46,8 @@ class Call:
     """For a hand-written mask, a factor that is applied on another line."""
     draw: int | None = None
     """For a hand-written mask, which draw it came from: two uses of one draw share a mask."""
+    checkpointed: bool = False
+    """Whether it will be run again for its gradient."""
 
 
 @dataclass(eq=False)
@@ -96,6 +98,13 @@ class SiteLog:
     step: int = -1
     ordinal: int = 0
     recompute_step: int = -1
+    drawn: tuple[int, int] | None = None
+    """Step and draw of the last hand-written mask."""
+    awaited: tuple[int, Tensor] | None = None
+    """Step and random state of a call that is to be run again for its gradient."""
+    first_state: tuple[Tensor, Tensor | None] | None = None
+    """Random states at the first call of the last step, and of its outermost module: of kinds whose
+    masks cannot be seen."""
     varying: set[int] = field(default_factory=set)
     """Dimensions along which decisions were seen to differ."""
     probes: int = 0

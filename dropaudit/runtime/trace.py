@@ -114,6 +114,8 @@ class Backward:
     """The largest normalized difference of two inner products."""
     recomputed: bool = False
     """Whether a fault happened in a recomputed forward pass (activation checkpointing)."""
+    moved: int = 0
+    """Recomputed calls that began from another random state than the call they stand for."""
 
 
 @dataclass(frozen=True)

@@ -87,11 +87,8 @@ FUNCTIONS = {
     "torch.feature_dropout": "images",
     "torch.alpha_dropout": "rows",
 }
-FROZEN_IN_LAYER = "a mask kept from an earlier pass is not followed into the next"
 OWN_GENERATOR = "only the default generator's state is compared: reported as DRP306"
 SCALED_LATER = "what multiplies the result of torch's own dropout is not followed"
-NO_IDENTITY = "a recurrent layer has no identity to break"
-UNSEEN_MASK = "the masks of fused kernels are not seen one by one"
 EVERY = ("rows", "sequences", "images")
 
 
@@ -128,8 +125,7 @@ def masks() -> Iterator[Fault]:
         for (form, kind, make), right in rights.items():
             shapes = EVERY if form == "x * m / q" else ("rows",)
             broken = by_hand(make, wrong, form)
-            gap = FROZEN_IN_LAYER if make is Block and wrong.source == "frozen" else ""
-            gap = OWN_GENERATOR if wrong.source == "reseeded" else gap
+            gap = OWN_GENERATOR if wrong.source == "reseeded" else ""
             yield Fault(name, f"{kind} {form}", code, broken, right, shapes, gap)
         for kind, site in {"DropPath": DropPath, "LockedDropout": LockedDropout}.items():
             gap = OWN_GENERATOR if wrong.source == "reseeded" else ""
@@ -292,8 +288,7 @@ def torch_sites() -> Iterator[Fault]:
     for kind, layer in composite.items():
         right = program(layer)
         outside = program(layer, drill=seeding)
-        gap = "" if kind in ("TransformerEncoderLayer", "MHA with weights") else UNSEEN_MASK
-        yield Fault("seeded outside", kind, "DRP306", outside, right, ("sequences",), gap)
+        yield Fault("seeded outside", kind, "DRP306", outside, right, ("sequences",))
 
 
 def modes() -> Iterator[Fault]:
@@ -316,14 +311,15 @@ def modes() -> Iterator[Fault]:
         "LSTM": lambda s: Recurrent("LSTM", s.dim, P),
     }
     for kind, layer in layers.items():
-        yield Fault(
-            "checkpoint without state",
-            kind,
-            "DRP303",
-            program(lambda s, la=layer: Checkpointed(la(s), s.dim, False)),
-            program(lambda s, la=layer: Checkpointed(la(s), s.dim, True)),
-            ("sequences",),
-        )
+        for name, reentrant in (
+            ("checkpoint without state", False),
+            ("the same, reentrant", True),
+        ):
+            wrong, right = (
+                program(lambda s, la=layer, k=keeps, r=reentrant: Checkpointed(la(s), s.dim, k, r))
+                for keeps in (False, True)
+            )
+            yield Fault(name, kind, "DRP303", wrong, right, ("sequences",))
     yield Fault(
         "in place on a residual",
         "nn.Dropout",
@@ -438,13 +434,17 @@ class Stubborn(nn.Module):
 
 
 class Checkpointed(nn.Module):
-    def __init__(self, layer: nn.Module, dim: int, preserve: bool) -> None:
+    def __init__(self, layer: nn.Module, dim: int, preserve: bool, reentrant: bool) -> None:
         super().__init__()
+        self.reentrant = reentrant
         self.block = nn.Sequential(nn.Linear(dim, dim), layer, nn.Linear(dim, dim))
         self.preserve = preserve
 
     def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.block, x, use_reentrant=False, preserve_rng_state=self.preserve)
+        if not self.training:
+            return self.block(x)
+        keeps, reentrant = self.preserve, self.reentrant
+        return checkpoint(self.block, x, use_reentrant=reentrant, preserve_rng_state=keeps)
 
 
 def twenty_steps(model: nn.Module, batch: Callable[[], Any]) -> None:

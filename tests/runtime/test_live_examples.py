@@ -67,9 +67,7 @@ def _sum(result: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(("rule", "example"), LIVE)
-def test_the_audit_sees_what_the_scan_reports(
-    rule: Rule, example: Example, tmp_path: Path
-) -> None:
+def test_the_audit_sees_what_the_scan_reports(rule: Rule, example: Example, tmp_path: Path) -> None:
     """Before the fix, exactly the codes in `live`."""
     assert codes(example.code, tmp_path) == sorted(example.live)
 
