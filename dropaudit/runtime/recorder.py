@@ -53,10 +53,11 @@ class Recorder:
 
     def owns(self, module: nn.Module) -> bool:
         """Whether a call of this module, outermost so far, is a call of an audited model."""
-        if self.tree.open and module not in self.tree:
-            self.tree.add(module)
+        if module in self.tree or self.tree.adopt(module):
             return True
-        return module in self.tree
+        if self.tree.open:
+            self.tree.add(module)
+        return self.tree.open
 
     def declares(self, module: nn.Module) -> bool:
         """Whether the audit was told that this module is a site."""

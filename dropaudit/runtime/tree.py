@@ -32,6 +32,25 @@ class Tree:
             self._roots.append(ref(root))
         self._name(root, prefix)
 
+    def adopt(self, replica: nn.Module) -> bool:
+        """Take the modules of a DataParallel replica for those that they are copies of."""
+        if not getattr(replica, "_is_replica", False):
+            return False
+        for root in self.roots():
+            own = {type(m): m for m in reversed(list(root.modules()))}
+            original = own.get(type(replica))
+            if original is None:
+                continue
+            copies = dict(replica.named_modules())
+            for name, module in original.named_modules():
+                if name in copies and module in self._names:
+                    self._names[copies[name]] = self._names[module]
+                    self._serials[copies[name]] = self.serial(module)
+                    if module in self._owners:
+                        self._owners[copies[name]] = self._owners[module]
+            return replica in self._names
+        return False
+
     def roots(self) -> list[nn.Module]:
         """The models that are still alive."""
         return [root for each in self._roots if (root := each()) is not None]
