@@ -136,13 +136,11 @@ def masks() -> Iterator[Fault]:
         right = program(lambda s, f=form: HandDropout(Recipe(0.1), f), elements="all")
         wrong_p = program(lambda s, f=form: HandDropout(Recipe(0.1, drop=0.11, scale=1 / 0.89), f))
         yield Fault("one point off", f"module {form}", "DRP110", many(wrong_p), many(right))
-        yield Fault(
-            "never on",
-            f"module {form}",
-            "DRP218",
-            by_hand(HandDropout, Recipe(P, when="never"), form),
-            by_hand(HandDropout, Recipe(P), form),
-        )
+    for kind, site in {"module": HandDropout, "DropPath": DropPath}.items():
+        # It hands its input on, as drop path does when a batch stays whole: one draw a call.
+        broken = program(lambda s, m=site: m(Recipe(P, when="never"), "where"), drill=many_steps)
+        right = program(lambda s, m=site: m(Recipe(P), "where"), drill=many_steps)
+        yield Fault("never on", kind, "DRP218", broken, right)
     form = "x * m / q"
     yield Fault(
         "shared mask",
@@ -449,6 +447,10 @@ class Checkpointed(nn.Module):
 
 def twenty_steps(model: nn.Module, batch: Callable[[], Any]) -> None:
     train_and_evaluate(model, batch, 20)
+
+
+def many_steps(model: nn.Module, batch: Callable[[], Any]) -> None:
+    train_and_evaluate(model, batch, 120)
 
 
 def seeding(model: nn.Module, batch: Callable[[], Any]) -> None:
