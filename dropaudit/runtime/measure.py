@@ -224,10 +224,13 @@ def backward_sums(
     """
     x, y, dx, dy = wide(x), wide(y), wide(dx), wide(dy)
     left, right = x * dx, y * dy
-    informative = (left + right).isfinite() & x.bool() & dy.bool()
+    size = dy.abs()
+    # Products near the least number lose their digits: weights that a softmax left at 1e-40.
+    finfo = torch.finfo(left.dtype)
+    told = x.abs() * size >= finfo.tiny / finfo.eps
+    informative = (left + right).isfinite() & told
     apart = (left - right).abs()
     total = left.abs() + right.abs()
-    size = dy.abs()
     broken = informative & (apart > bound * total + 2 * tiny * (x.abs() + size) + slack * size)
     dropped, stopped = informative & ~y.bool(), ~dx.bool()
     both = informative & ~dropped & ~stopped

@@ -70,3 +70,26 @@ def test_a_batch_handed_on_is_one_draw(layer: type[Skip]) -> None:
     (site,) = report.sites
     assert (site.training.draws, site.training.drops) == (3, 0)
     assert not {finding.code for finding in report.findings} - {"DRP000"}
+
+
+class Masked(nn.Module):
+    """Attention whose weights a bias presses to the least numbers there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores = x @ x.transpose(-2, -1) - 7 * torch.arange(16.0)
+        weights = F.softmax(F.pad(scores, (1, 0)), dim=-1)[..., 1:]
+        return self.dropout(weights) @ x
+
+
+def test_weights_too_small_to_have_digits_break_no_identity() -> None:
+    """Products of subnormal numbers are rounded by more than their scale."""
+    torch.manual_seed(0)
+    x = (torch.randn(8, 16, 8) * 0.1).requires_grad_()
+    report = trained(Masked(), x, 4)
+    (site,) = report.sites
+    assert site.backward.broken == 0
+    assert report.findings == ()
