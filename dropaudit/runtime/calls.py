@@ -195,6 +195,7 @@ class Calls:
         call, log, x = begun.call, begun.call.log, begun.x
         if heard.draw:
             log.inside = log.inside or "mask"
+            call.own_generator = heard.own_generator
         elif heard.function:
             log.inside = log.inside or "function"
         if call.state is not None and not call.training and x.device.type == "cpu":

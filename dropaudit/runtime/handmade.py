@@ -57,6 +57,8 @@ class _Followed:
     """Whether this is the complement of what was drawn."""
     factors: tuple[float, ...] = ()
     """By what the mask itself was multiplied."""
+    own_generator: bool = False
+    """Whether it was drawn from a generator of the user's, in this pass."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Product:
     mask_shape: tuple[int, ...]
     factors: tuple[float, ...] = ()
     """By what the mask was multiplied: part of what the product shows."""
+    own_generator: bool = False
 
 
 class Handmade:
@@ -102,7 +105,7 @@ class Handmade:
         for mask in self._carried:
             tensor = mask.tensor()
             if tensor is not None:
-                self._followed[id(tensor)] = mask
+                self._followed[id(tensor)] = replace(mask, own_generator=False)
         self._carried.clear()
 
     def clear(self) -> None:
@@ -147,6 +150,7 @@ class Handmade:
             factors = before.factors
         for begin in begun:
             begin.scaled_by(factors, product.keep, product.factors)
+            begin.call.own_generator = product.own_generator
             if self.complemented(product.draw):
                 begin.call.log.complemented = True
         if isinstance(result, Tensor):
@@ -201,8 +205,9 @@ class Handmade:
         """Note what a function of this name made of draws and masks."""
         if not isinstance(result, Tensor):
             return
+        own = kwargs.get("generator") is not None
         if name in _UNIFORM:
-            self._remember(result, "uniform", None, next(self._draws))
+            self._remember(result, "uniform", None, next(self._draws), own)
             return
         if name in CONSTANT:
             value = _number(kwargs.get("fill_value", args[-1] if args else None))
@@ -214,7 +219,7 @@ class Handmade:
             chances = self._of(args[0]) if args else None
             if keep is None and chances is not None and chances.stage == "constant":
                 keep = chances.keep
-            self._remember(result, "mask", keep, next(self._draws))
+            self._remember(result, "mask", keep, next(self._draws), own)
             return
         operands = [*args, *kwargs.values()]
         known = [m for item in operands if (m := self._of(item))]
@@ -266,10 +271,14 @@ class Handmade:
         keep = mask.keep
         if inverted and keep is not None:
             keep = 1 - keep
-        return Product(x, keep, mask.draw, inplace, tuple(tensor.shape), mask.factors)
+        shape, own = tuple(tensor.shape), mask.own_generator
+        return Product(x, keep, mask.draw, inplace, shape, mask.factors, own)
 
-    def _remember(self, tensor: Tensor, stage: str, keep: float | None, draw: int) -> None:
-        self._followed[id(tensor)] = _Followed(ref(tensor), stage, keep, draw)
+    def _remember(
+        self, tensor: Tensor, stage: str, keep: float | None, draw: int, own: bool = False
+    ) -> None:
+        mask = _Followed(ref(tensor), stage, keep, draw, own_generator=own)
+        self._followed[id(tensor)] = mask
 
     def _of(self, item: Any) -> _Followed | None:
         if not isinstance(item, Tensor):

@@ -269,7 +269,7 @@ class Interception:
         """A torch function is called, by whatever name."""
         name = function_name(function)
         if THREAD.inside or THREAD.listening:
-            self._listen(function, name)
+            self._listen(function, name, kwargs)
             if THREAD.inside:
                 return function(*args, **kwargs)
         signature = FUNCTIONS.get(function)
@@ -288,10 +288,11 @@ class Interception:
             return self._handmade(function, name, args, kwargs)
         return function(*args, **kwargs)
 
-    def _listen(self, function: Any, name: str) -> None:
+    def _listen(self, function: Any, name: str, kwargs: Any) -> None:
         for heard in (*THREAD.inside, *THREAD.listening):
             heard.function |= function in FUNCTIONS
             heard.draw |= name in RANDOM
+            heard.own_generator |= name in RANDOM and kwargs.get("generator") is not None
             heard.host |= name in _HOST
 
     def _handmade(self, function: Any, name: str, args: Any, kwargs: Any) -> Any:

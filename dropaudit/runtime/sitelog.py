@@ -46,6 +46,8 @@ class Call:
     """For a hand-written mask, a factor that is applied on another line."""
     draw: int | None = None
     """For a hand-written mask, which draw it came from: two uses of one draw share a mask."""
+    own_generator: bool = False
+    """Whether its mask was drawn from a generator of the user's, in this pass."""
     checkpointed: bool = False
     """Whether it will be run again for its gradient."""
 

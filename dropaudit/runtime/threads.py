@@ -26,6 +26,8 @@ class Heard:
     """A functional dropout."""
     draw: bool = False
     """A function that draws random numbers."""
+    own_generator: bool = False
+    """It was handed a generator of the user's."""
     host: bool = False
     """A function that makes a tensor of numbers from elsewhere."""
     module: bool = False
