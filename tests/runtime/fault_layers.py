@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dropaudit import site
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -215,6 +217,25 @@ class DropBlock(nn.Module):
         if self.recipe.when == "training" and not self.training:
             return x
         return DropFunction.apply(x, self.recipe)
+
+
+@site(p="p", training="training")
+def fused_dropout(x: Tensor, p: float, training: bool, recipe: Recipe) -> Tensor:
+    """A kernel's wrapper, declared a site."""
+    if recipe.when == "training" and not training:
+        return x
+    return DropFunction.apply(x, recipe)
+
+
+class Fused(nn.Module):
+    """A layer with parameters that calls it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.scale, self.recipe = nn.Parameter(torch.ones(())), recipe
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fused_dropout(x * self.scale, self.recipe.p, self.training, self.recipe)
 
 
 class ClassicDropout(nn.Module):

@@ -20,6 +20,7 @@ from tests.runtime.fault_layers import (
     DropPath,
     Functional,
     FunctionDropout,
+    Fused,
     GaussianDropout,
     HandDropout,
     LockedDropout,
@@ -193,7 +194,8 @@ def many(build: Build) -> Build:
 
 def functions() -> Iterator[Fault]:
     """autograd.Functions, whose backward pass is written by hand."""
-    for kind, make in {"module Function": FunctionDropout, "Function": DropBlock}.items():
+    kinds = {"module Function": FunctionDropout, "Function": DropBlock, "@site": Fused}
+    for kind, make in kinds.items():
         right = program(lambda s, m=make: m(Recipe(P)))
         for name, code, wrong in (
             ("resampled in backward", "DRP301", Recipe(P, backward="resampled")),
