@@ -61,7 +61,8 @@ def forward_sums(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     >>> dict(zip(FORWARD, forward_sums(x, y)[0].tolist()))["drops"]
     1.0
     """
-    x, y, informative = _informative(wide(x), wide(y), slack)
+    x, y, informative = _informative(x, y, slack)
+    x, y = wide(x), wide(y)
     kept = _beyond(y, slack)
     size, out = x.abs(), y * x.sgn()
     draws = informative.sum(1)
@@ -91,7 +92,8 @@ def unit_sums(
         Shape (calls, len(FORWARD)). A unit in which some elements are kept and others dropped
         counts as kept, and as `mixed`.
     """
-    x, y, informative = _informative(wide(x), wide(y), slack)
+    x, y, informative = _informative(x, y, slack)
+    x, y = wide(x), wide(y)
     kept = _beyond(y, slack)
     size, out = x.abs(), y * x.sgn()
     seen = _gather(informative.to(x.dtype), unit, count)
@@ -185,7 +187,7 @@ def varying(x: Tensor, y: Tensor) -> Tensor:
     >>> varying(x, torch.tensor([[2.0, 2.0, 2.0], [0.0, 0.0, 0.0]])).tolist()
     [True, False]
     """
-    informative = (x * y).isfinite() & (x != 0)
+    informative = x.isfinite() & y.isfinite() & (x != 0)
     ratio = wide(y) / wide(x)
     high = torch.where(informative, ratio, -torch.inf)
     low = torch.where(informative, ratio, torch.inf)
@@ -273,9 +275,11 @@ def product_gap(left: Tensor, right: Tensor) -> Tensor:
 def _informative(x: Tensor, y: Tensor, slack: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
     """Input and output with zeros where they tell nothing, and where they do.
 
-    An input within the error of the output (`slack`) is as good as zero.
+    An input within the error of the output (`slack`) is as good as zero. One that is so large that
+    it overflows where it is kept would be seen only where it is dropped.
     """
-    informative = (x * y).isfinite() & _beyond(x, 4 * slack)
+    most = min(torch.finfo(x.dtype).max / 16, torch.finfo(torch.float32).max ** 0.5 / 65536)
+    informative = (x.abs() <= most) & y.isfinite() & _beyond(x, 4 * slack)
     return torch.where(informative, x, 0), torch.where(informative, y, 0), informative
 
 
