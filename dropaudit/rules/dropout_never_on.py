@@ -35,7 +35,8 @@ not before.
 
 ## Not seen
 
-A flag that is held in a name or an attribute: somebody may set it. Calls under a condition, and
+A flag that is held in a name or an attribute: somebody may set it. `F.dropout(x, training=False)`
+without a rate: networks that are only ever evaluated keep such a line on purpose. Calls under a condition, and
 methods and classes that are named for export, inference or evaluation, are off on purpose.
 
 ## References
@@ -85,6 +86,7 @@ rule = Rule(
                     x = torch.dropout(x, 0.1, not True)  # DRP218
                     return F.dropout2d(  # DRP218
                         x,
+                        0.3,
                         training=False,
                     )
             """,
@@ -108,6 +110,7 @@ rule = Rule(
                     x = torch.dropout(x, 0.1, self.training)
                     return F.dropout2d(
                         x,
+                        0.3,
                         training=self.training,
                     )
             """,
@@ -130,6 +133,7 @@ rule = Rule(
                     if exporting:
                         x = F.dropout(x, self.rate, training=False)
                     x = F.dropout(x, 0.0, training=False)
+                    x = F.dropout(x, training=False)
                     x = F.dropout(x, self.rate, training=self.active)
                     x = F.dropout(x, self.rate, training=OFF)
                     x = F.dropout(x, self.rate, training=self.training and not self.deterministic)
@@ -204,6 +208,8 @@ def call_left_off(call: cst.Call, source: Source) -> Iterator[Report]:
         return
     if is_mode(source, drop.rate) or not in_module_method(source, call):
         return
+    if drop.rate is None and is_name(drop.training, "False"):
+        return  # no rate, and plainly off: kept for the looks of a network that only evaluates
     modes = source.modes
     if _is_off_on_purpose(source, call) or modes.on_purpose(call) or modes.in_test(call):
         return
