@@ -53,6 +53,10 @@ class ForwardTotal:
             mean = s["total_out"] / s["total_in"]
             rest = s["out_squares"] - 2 * mean * s["products"] + mean * mean * s["in_squares"]
             error = sqrt(max(rest, 0.0)) / s["total_in"]
+            # A few inputs far larger than the rest decide the mean, and show no variation of it.
+            rate = s["drops"] / s["draws"] if s["draws"] else 0.0
+            by_chance = abs(scale or 0.0) * sqrt(rate * (1 - rate) * s["in_squares"])
+            error = max(error, by_chance / s["total_in"])
         return replace(
             forward,
             elements=int(s["elements"]),

@@ -105,3 +105,13 @@ def test_activations_that_overflow_where_they_are_kept_do_not_count(dtype: torch
     (site,) = report.sites
     assert site.training.draws == 10 * 2048
     assert report.findings == ()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_activation_larger_than_all_others_makes_no_gap(seed: int) -> None:
+    """Whether it is kept or dropped is a single draw, however many others there are."""
+    torch.manual_seed(seed)
+    x = torch.randn(64, 64)
+    x[0, 0] = 1e9
+    report = trained(nn.Sequential(nn.Dropout(0.5)), x.requires_grad_(), 1)
+    assert report.findings == ()
