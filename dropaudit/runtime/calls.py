@@ -357,13 +357,13 @@ class Calls:
             self.keep(handle)
 
     def _arrived(self, call: Call, dy: Tensor, dx: Tensor | None) -> None:
-        if call.x is None or call.y is None or not seen_fully(dy):
-            return
-        if dx is not None and (not seen_fully(dx) or dx.shape != call.shape):
-            return
-        if dy.shape != call.shape:
+        if call.x is None or call.y is None:
             return
         with unseen():
+            if not seen_fully(dy) or dy.shape != call.shape:
+                return
+            if dx is not None and (not seen_fully(dx) or dx.shape != call.shape):
+                return
             out = self._sampler.take(dy)
             into = torch.zeros_like(out) if dx is None else self._sampler.take(dx)
             recomputed = call.checkpointed or call.log.recompute_step == call.step - 1

@@ -38,7 +38,7 @@ from dropaudit.runtime.sites import (
     module_application,
     rate,
 )
-from dropaudit.runtime.threads import THREAD, Heard
+from dropaudit.runtime.threads import THREAD, Heard, unwatched
 
 if TYPE_CHECKING:
     from dropaudit.runtime.calls import Begun
@@ -218,16 +218,18 @@ class Interception:
         keep: list[Begun] | None = None,
     ) -> Any:
         recorders = [recorder for recorder in self.recorders if recorder.recording]
-        begun = [(each, each.calls.begin(module, application, x, draw)) for each in recorders]
+        with unwatched():
+            begun = [(each, each.calls.begin(module, application, x, draw)) for each in recorders]
         heard = Heard()
         with THREAD.in_site(heard):
             result = run()
-        y = first_tensor(result)
-        for recorder, begin in begun:
-            if begin is not None:
-                recorder.calls.end(begin, y, heard)
-                if keep is not None:
-                    keep.append(begin)
+        with unwatched():
+            y = first_tensor(result)
+            for recorder, begin in begun:
+                if begin is not None:
+                    recorder.calls.end(begin, y, heard)
+                    if keep is not None:
+                        keep.append(begin)
         return result
 
     def function_applied(self, apply: Any, cls: Any, args: Any, kwargs: Any) -> Any:

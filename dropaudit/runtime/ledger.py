@@ -24,7 +24,7 @@ from dropaudit.runtime.measure import (
 )
 from dropaudit.runtime.outbox import Outbox
 from dropaudit.runtime.sampling import Sampler
-from dropaudit.runtime.sitelog import SHAPED_BY_DATA, Call
+from dropaudit.runtime.sitelog import SHAPED_BY_DATA, Call, Facts
 from dropaudit.runtime.sites import alpha_constants
 from dropaudit.runtime.trace import Shared
 
@@ -136,7 +136,7 @@ class Ledger:
         else:
             unit, count = self.sampler.units(calls[0].shape, units, x.device)
             rows = unit_sums(x, y, unit, count, slack)
-        self.outbox.add(rows, partial(_receive_forward, [_light(call) for call in calls]))
+        self.outbox.add(rows, partial(_receive_forward, [call.facts for call in calls]))
         chosen = [n for n, call in enumerate(calls) if _is_first(call)]
         if not chosen:
             return
@@ -151,13 +151,13 @@ class Ledger:
         """Compare masks with those of the step before, and with those of the other sites."""
         rows: list[int] = []
         before: list[Tensor] = []
-        fresh: list[tuple[Call, bool]] = []
+        fresh: list[tuple[Facts, bool]] = []
         for row, call in enumerate(calls):  # in the order in which they ran
             last = call.log.last
             if last is not None and _same_layout(last[2], call):
                 rows.append(row)
                 before.append(last[0][last[1]])
-                fresh.append((_light(call), _reseeded(last[2], call)))
+                fresh.append((call.facts, _reseeded(last[2], call)))
             call.log.last = (verdict, row, replace(call, x=None, y=None, whole=None))
         if fresh:
             now = verdict[rows].to(torch.int32)
@@ -170,9 +170,9 @@ class Ledger:
             signs = verdict.to(torch.float32)
             seen = signs.abs()
             both = torch.stack([seen @ seen.T, signs @ signs.T])
-            self.outbox.add(both, partial(self._receive_shared, [_light(call) for call in calls]))
+            self.outbox.add(both, partial(self._receive_shared, [call.facts for call in calls]))
 
-    def _receive_shared(self, calls: list[Call], numbers: list[float]) -> None:
+    def _receive_shared(self, calls: list[Facts], numbers: list[float]) -> None:
         many = len(calls)
         for first in range(many):
             for second in range(first + 1, many):
@@ -206,7 +206,7 @@ class Ledger:
         lowest = max((*dtypes, dx.dtype, dy.dtype), key=lambda dtype: torch.finfo(dtype).eps)
         floor = torch.finfo(lowest).smallest_normal * torch.finfo(lowest).eps
         rows = backward_sums(x, y, dx, dy, tolerance(lowest), floor, slack)
-        facts = [(_light(call), recomputed) for call, _, _, recomputed in items]
+        facts = [(call.facts, recomputed) for call, _, _, recomputed in items]
         self.outbox.add(rows, partial(_receive_backward, facts))
 
     def _rows(self, calls: list[Call]) -> tuple[Tensor, Tensor, Tensor | float]:
@@ -250,16 +250,11 @@ def _learned_units(call: Call) -> tuple[int, ...] | None:
     return tuple(sorted(dim for dim in log.varying if dim < len(call.shape)))
 
 
-def _light(call: Call) -> Call:
-    """The call without its samples: what waits for numbers must not hold on to memory."""
-    return replace(call, x=None, y=None, whole=None, state=None, root_state=None)
-
-
 def _is_first(call: Call) -> bool:
     return call.training and call.ordinal == 0 and not call.recomputed
 
 
-def _receive_forward(calls: list[Call], numbers: list[float]) -> None:
+def _receive_forward(calls: list[Facts], numbers: list[float]) -> None:
     width = len(FORWARD)
     for n, call in enumerate(calls):
         row = numbers[n * width : (n + 1) * width]
@@ -276,14 +271,14 @@ def _receive_counts(counts: Counter[str], names: tuple[str, ...], values: list[f
     counts.update({name: int(value) for name, value in zip(names, values, strict=True)})
 
 
-def _receive_backward(facts: list[tuple[Call, bool]], numbers: list[float]) -> None:
+def _receive_backward(facts: list[tuple[Facts, bool]], numbers: list[float]) -> None:
     width = len(BACKWARD)
     for n, (call, recomputed) in enumerate(facts):
         row = numbers[n * width : (n + 1) * width]
         call.log.backward.add(row, call.step, recomputed=recomputed)
 
 
-def _receive_fresh(calls: list[tuple[Call, bool]], numbers: list[float]) -> None:
+def _receive_fresh(calls: list[tuple[Facts, bool]], numbers: list[float]) -> None:
     for n, (call, reseeded) in enumerate(calls):
         joint, agreed = int(numbers[2 * n]), int(numbers[2 * n + 1])
         if not joint:

@@ -73,12 +73,16 @@ class Sampler:
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
+        self._positions: dict[torch.Size, Positions] = {}
         self._indices: dict[tuple[tuple[int, ...], torch.device], tuple[Tensor, ...]] = {}
         self._units: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Tensor, int]] = {}
 
     def positions(self, shape: torch.Size) -> Positions:
         """The positions for tensors of this shape."""
-        return Positions(tuple(shape), self._limit)
+        known = self._positions.get(shape)
+        if known is None:
+            known = self._positions[shape] = Positions(tuple(shape), self._limit)
+        return known
 
     def take(self, tensor: Tensor) -> Tensor:
         """A copy of the elements of `tensor` at its positions, shape (count,), detached."""
@@ -86,12 +90,12 @@ class Sampler:
         at = self.positions(tensor.shape)
         if at.count == at.total:
             return tensor.clone(memory_format=torch.contiguous_format).view(-1)
-        key = (at.shape, tensor.device)
         if tensor.is_contiguous():
             runs = tensor.view(-1).as_strided(
                 (at.runs, at.run), (at.step, 1), tensor.storage_offset()
             )
             return runs.clone(memory_format=torch.contiguous_format).view(-1)
+        key = (at.shape, tensor.device)
         indices = self._indices.get(key)
         if indices is None:
             indices = self._indices[key] = torch.unravel_index(at.flat(tensor.device), at.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,16 @@ from dropaudit.runtime.trace import Backward, Forward, Freshness, Site
 SHAPED_BY_DATA = ("region", "locked", "mask", "block", "noise", "path")
 """Kinds of site that do not tell by themselves which elements share a decision."""
 _SPREAD = 0.05
+
+
+class Facts(NamedTuple):
+    """What is remembered of a call until its numbers have arrived: no sample, no tensor."""
+
+    log: SiteLog
+    step: int
+    training: bool
+    shape: tuple[int, ...]
+    draw: int | None
 
 
 @dataclass(eq=False)
@@ -50,6 +61,11 @@ class Call:
     """Whether its mask was drawn from a generator of the user's, in this pass."""
     checkpointed: bool = False
     """Whether it will be run again for its gradient."""
+
+    @property
+    def facts(self) -> Facts:
+        """The call without its samples: what waits for numbers must not hold on to memory."""
+        return Facts(self.log, self.step, self.training, self.shape, self.draw)
 
 
 @dataclass(eq=False)

@@ -175,6 +175,8 @@ def looks_like_dropout(module: nn.Module) -> bool:
 
 def rate(module: nn.Module) -> float | None:
     """The declared drop probability of a dropout module; None where it declares none."""
+    if isinstance(module, _DropoutNd):
+        return float(module.p)
     own = vars(module)
     named = bool(_PLAIN_P.search(type(module).__name__))
     for name, value in own.items():

@@ -88,18 +88,42 @@ class Thread(threading.local):
 THREAD = Thread()
 
 
-@contextmanager
-def unseen() -> Iterator[None]:
+class unwatched:
+    """The audit's own questions to tensors: no function mode answers them. Gradients are on."""
+
+    __slots__ = ("_functions",)
+
+    def __enter__(self) -> None:
+        THREAD.quiet += 1
+        self._functions = torch._C.DisableTorchFunction()
+        self._functions.__enter__()
+
+    def __exit__(self, *_: Any) -> None:
+        self._functions.__exit__(None, None, None)
+        THREAD.quiet -= 1
+
+
+class unseen:
     """The audit's own tensor work: recorded by no autograd, function mode or dispatch mode."""
-    THREAD.quiet += 1
-    try:
-        with torch._C.DisableTorchFunction(), torch.no_grad():
-            if torch._C._len_torch_dispatch_stack():
-                with _disable_current_modes():
-                    yield
-            else:
-                yield
-    finally:
+
+    __slots__ = ("_functions", "_grad", "_modes")
+
+    def __enter__(self) -> None:
+        THREAD.quiet += 1
+        self._functions = torch._C.DisableTorchFunction()
+        self._functions.__enter__()
+        self._grad = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        self._modes: Any = None
+        if torch._C._len_torch_dispatch_stack():
+            self._modes = _disable_current_modes()
+            self._modes.__enter__()
+
+    def __exit__(self, *_: Any) -> None:
+        if self._modes is not None:
+            self._modes.__exit__(None, None, None)
+        torch._C._set_grad_enabled(self._grad)
+        self._functions.__exit__(None, None, None)
         THREAD.quiet -= 1
 
 
