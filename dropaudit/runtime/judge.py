@@ -43,7 +43,7 @@ def _findings(rule: Rule, trace: Trace) -> list[Finding]:
                 severity=seen.severity or rule.severity,
                 where=seen.where,
                 message=seen.message,
-                help=rule.help,
+                help="" if rule.code == "DRP000" else rule.help,  # its message says what to do
                 figures=seen.figures,
             )
             for seen in observations

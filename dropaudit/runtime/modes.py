@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from dropaudit.runtime.evidence import BY_STATE, Evidence
+from dropaudit.runtime.purpose import on_purpose
 from dropaudit.runtime.trace import Switched, Trace
-
-_ON_PURPOSE = re.compile(r"(?i:prenet|monte_?carlo|always_?on)|(^|_)MC(?=[A-Z_]|$)")
 
 
 def acts_in_eval(seen: Evidence) -> bool:
     """Whether something was dropped in eval mode (a classic factor q is no drop)."""
     site, forward = seen.site, seen.site.eval
-    if site.complemented or not forward.acted or _ON_PURPOSE.search(site.class_name):
+    if site.complemented or not forward.acted or site.always_on or on_purpose(site.class_name):
         return False
     if site.kind in BY_STATE or not forward.elements:
         return True

@@ -8,6 +8,7 @@ from weakref import ref
 from torch import nn
 
 from dropaudit.runtime.places import user_line
+from dropaudit.runtime.purpose import on_purpose
 from dropaudit.runtime.sitelog import SiteLog
 from dropaudit.runtime.sites import Application
 from dropaudit.runtime.threads import THREAD
@@ -53,6 +54,11 @@ class SiteBook:
             )
             self.logs.append(log)
             log.unscaled_on_purpose = getattr(module, "scale_by_keep", True) is False
+            log.always_on = any(
+                on_purpose(f"{type(each).__module__}.{type(each).__qualname__}", _words(each))
+                for each in (owner, *THREAD.stack[-2:])
+                if each is not None
+            )
             if owner is not None and isinstance(token, int):
                 self._modules[token] = (ref(owner), self._tree.name(owner) or "")
             if module is not None and not known:
@@ -86,3 +92,9 @@ class SiteBook:
         holder = self.holder(None)
         above = "?" if holder is None else self._tree.serial(holder)
         return ("?", above, type(owner).__name__)
+
+
+def _words(module: nn.Module) -> str:
+    """The docstring of a user's class."""
+    cls = type(module)
+    return "" if cls.__module__.startswith("torch.") else vars(cls).get("__doc__") or ""

@@ -111,6 +111,7 @@ class SiteLog:
     p_changed_inside: bool = False
     follows: bool = True
     switched: bool = False
+    always_on: bool = False
     memory: int = 0
     bytes_now: int = 0
     step: int = -1
@@ -222,6 +223,7 @@ class SiteLog:
             inside=self.inside,
             follows=self.follows,
             switched=self.switched,
+            always_on=self.always_on,
             training=self._whole_forward(self.training_total.record(Forward(**self.counts[True]))),
             eval=self.eval_total.record(Forward(**self.counts[False])),
             probed_eval=self.probed_eval,

@@ -179,6 +179,8 @@ class Site:
     switched: bool = False
     """Whether `train()`/`eval()` was called on the module itself (Monte-Carlo dropout, a frozen
     part), as far as the audit could see."""
+    always_on: bool = False
+    """Whether its class says that it drops in eval on purpose: Monte-Carlo dropout, a prenet."""
     training: Forward = field(default_factory=Forward)
     eval: Forward = field(default_factory=Forward)
     """Mode of the innermost module around the call; of the site itself where it is a module."""

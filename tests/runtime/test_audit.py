@@ -407,3 +407,18 @@ def test_values_hidden_by_vmap_are_said_to_be_unseen() -> None:
     with audit(model, on_finding="collect") as watched:
         torch.func.vmap(model, randomness="different")(torch.randn(4, 32))
     assert set(codes(watched)) == {"DRP000"}
+
+
+class Sampled(Net):
+    """Keeps dropout on in evaluation, to estimate uncertainty."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(F.dropout(self.fc(x), 0.3))
+        return y
+
+
+def test_dropout_that_its_author_wants_in_evaluation_is_silent() -> None:
+    """The docstring of its class says so."""
+    model = Sampled().eval()
+    with audit(model, fail_on="warning"):
+        evaluate(model)
