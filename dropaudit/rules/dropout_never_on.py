@@ -36,8 +36,9 @@ not before.
 ## Not seen
 
 A flag that is held in a name or an attribute: somebody may set it. `F.dropout(x, training=False)`
-without a rate: networks that are only ever evaluated keep such a line on purpose. Calls under a condition, and
-methods and classes that are named for export, inference or evaluation, are off on purpose.
+without a rate: networks that are only ever evaluated keep such a line on purpose. Calls under a
+condition, and methods and classes that are named for export, inference or evaluation, are off on
+purpose.
 
 ## References
 

@@ -378,7 +378,10 @@ def test_a_verdict_survives_saving(case: Case) -> None:
 
 @EVERY_CASE
 def test_a_finding_says_where_and_how_much(case: Case) -> None:
-    """A message of one or two sentences, the help of its rule (DRP000 says it itself), figures with names."""
+    """A message of one or two sentences, the help of its rule, figures with names.
+
+    The message of DRP000 says itself what to do.
+    """
     (finding,) = judge(case.faulty)
     rule = next(rule for rule in rules() if rule.code == finding.code)
     assert finding.name == rule.name
