@@ -122,6 +122,7 @@ class Interception:
             self._optimizer_hook = None
         self._pop(anywhere=True)
         THREAD.handmade.clear()
+        THREAD.rescaling.clear()
         THREAD.settle()
         THREAD.root_state = None
 
@@ -230,6 +231,10 @@ class Interception:
                     recorder.calls.end(begin, y, heard)
                     if keep is not None:
                         keep.append(begin)
+            if application.kind in ("elementwise", "feature") and application.p and y is not None:
+                ended = [begin for _, begin in begun if begin is not None and begin.sampled]
+                THREAD.rescaling.expect(y, ended, application.p)
+                THREAD.settle()
         return result
 
     def function_applied(self, apply: Any, cls: Any, args: Any, kwargs: Any) -> Any:
@@ -274,6 +279,9 @@ class Interception:
             self._listen(function, name, kwargs)
             if THREAD.inside:
                 return function(*args, **kwargs)
+        if THREAD.rescaling:
+            THREAD.rescaling.see(name, args)
+            THREAD.settle()
         signature = FUNCTIONS.get(function)
         if signature is not None:
             application = function_application(signature, args, kwargs)

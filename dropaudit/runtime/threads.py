@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from dropaudit.runtime.handmade import Handmade
+from dropaudit.runtime.rescaling import Rescaling
 
 if TYPE_CHECKING:
     from dropaudit.runtime.calls import Calls
@@ -53,6 +54,7 @@ class Thread(threading.local):
         """What multi-head attention is to call for attention and for dropout."""
         self.watching = False
         self.handmade = Handmade()
+        self.rescaling = Rescaling()
         self.mode_is_on = False
         self.root_state: Tensor | None = None
         self.busy = False
@@ -60,7 +62,7 @@ class Thread(threading.local):
 
     def settle(self) -> None:
         """Set `busy` anew."""
-        self.busy = bool(self.inside or self.listening or self.handmade)
+        self.busy = bool(self.inside or self.listening or self.handmade or self.rescaling)
 
     @contextmanager
     def in_site(self, heard: Heard) -> Iterator[None]:
