@@ -61,20 +61,16 @@ def forward_sums(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     >>> dict(zip(FORWARD, forward_sums(x, y)[0].tolist()))["drops"]
     1.0
     """
-    x, y, informative = _informative(x, y, slack)
-    x, y = wide(x), wide(y)
-    kept = _beyond(y, slack)
+    x, y, told = _informative(x, y, slack)
+    kept = _beyond(y, slack).to(y.dtype)
     size, out = x.abs(), y * x.sgn()
-    draws = informative.sum(1)
+    draws = told.sum(1)
     nothing = torch.zeros_like(draws)
-    return torch.stack(
-        [
-            *(_double(n) for n in (draws, draws, draws - kept.sum(1), nothing, nothing)),
-            *_kept_sums(size, out, kept),
-            *_moments(size, out),
-            _double((x != y).sum(1)),
-        ],
-        dim=1,
+    return _stacked(
+        *(draws, draws, draws - kept.sum(1), nothing, nothing),
+        *_kept_sums(size, out, kept),
+        *_moments(size, out),
+        (x - y).abs().sum(1),
     )
 
 
@@ -92,34 +88,26 @@ def unit_sums(
         Shape (calls, len(FORWARD)). A unit in which some elements are kept and others dropped
         counts as kept, and as `mixed`.
     """
-    x, y, informative = _informative(x, y, slack)
-    x, y = wide(x), wide(y)
-    kept = _beyond(y, slack)
+    x, y, told = _informative(x, y, slack)
+    kept = _beyond(y, slack).to(y.dtype)
     size, out = x.abs(), y * x.sgn()
-    seen = _gather(informative.to(x.dtype), unit, count)
-    left = _gather(kept.to(x.dtype), unit, count)
-    counts = (
-        informative.sum(1),
+    seen, left = _gather(told, unit, count), _gather(kept, unit, count)
+    return _stacked(
+        told.sum(1),
         (seen > 0).sum(1),
         ((seen > 0) & (left == 0)).sum(1),
         ((left > 0) & (left < seen)).sum(1),
         (seen > 1).sum(1),
-    )
-    return torch.stack(
-        [
-            *map(_double, counts),
-            *_kept_sums(size, out, kept),
-            *_moments(_gather(size, unit, count), _gather(out, unit, count)),
-            _double((x != y).sum(1)),
-        ],
-        dim=1,
+        *_kept_sums(size, out, kept),
+        *_moments(_gather(size, unit, count), _gather(out, unit, count)),
+        (x - y).abs().sum(1),
     )
 
 
 def verdicts(x: Tensor, y: Tensor, slack: Tensor | float = 0.0) -> Tensor:
     """The mask as far as it shows: 1 kept, -1 dropped, 0 hidden by a zero; shape as `x`, int8."""
-    x, y, informative = _informative(x, y, slack)
-    return (_beyond(y, slack).to(torch.int8) * 2 - 1) * informative
+    _, y, told = _informative(x, y, slack)
+    return ((_beyond(y, slack).to(y.dtype) * 2 - 1) * told).to(torch.int8)
 
 
 def unit_verdicts(verdict: Tensor, unit: Tensor, count: int) -> Tensor:
@@ -234,25 +222,20 @@ def backward_sums(
     apart = (left - right).abs()
     total = left.abs() + right.abs()
     broken = informative & (apart > bound * total + 2 * tiny * (x.abs() + size) + slack * size)
-    dropped, stopped = informative & ~y.bool(), ~dx.bool()
-    both = informative & ~dropped & ~stopped
-    return torch.stack(
-        [
-            *map(
-                _double,
-                (
-                    informative.sum(1),
-                    broken.sum(1),
-                    (broken & dropped & ~stopped).sum(1),
-                    (broken & ~dropped & stopped).sum(1),
-                    dropped.sum(1),
-                    torch.where(broken, apart / total, 0).amax(1),
-                    torch.where(both, size, 0).sum(1),
-                    torch.where(both, dx * dy.sgn(), 0).sum(1),
-                ),
-            )
-        ],
-        dim=1,
+    kept, flowed = y.bool(), dx.bool()
+    # From here on as numbers: sums over flags, and choices by them, take several times as long.
+    one, wrong = informative.to(x.dtype), broken.to(x.dtype)
+    kept, flowed = kept.to(x.dtype), flowed.to(x.dtype)
+    both = one * kept * flowed
+    return _stacked(
+        one.sum(1),
+        wrong.sum(1),
+        (wrong * (1 - kept) * flowed).sum(1),
+        (wrong * kept * (1 - flowed)).sum(1),
+        (one * (1 - kept)).sum(1),
+        (_finite(apart / total) * wrong).amax(1),
+        (_finite(size) * both).sum(1),
+        (_finite(dx * dy.sgn()) * both).sum(1),
     )
 
 
@@ -272,15 +255,25 @@ def product_gap(left: Tensor, right: Tensor) -> Tensor:
     return torch.where(norm > 0, gap / norm, gap)
 
 
+def _stacked(*sums: Tensor) -> Tensor:
+    return torch.stack([_double(each) for each in sums], dim=1)
+
+
+def _finite(values: Tensor) -> Tensor:
+    return values.nan_to_num(0.0, 0.0, 0.0)
+
+
 def _informative(x: Tensor, y: Tensor, slack: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-    """Input and output with zeros where they tell nothing, and where they do.
+    """Input and output, wide, with zeros where they tell nothing, and ones where they do.
 
     An input within the error of the output (`slack`) is as good as zero. One that is so large that
     it overflows where it is kept would be seen only where it is dropped.
     """
     most = min(torch.finfo(x.dtype).max / 16, torch.finfo(torch.float32).max ** 0.5 / 65536)
     informative = (x.abs() <= most) & y.isfinite() & _beyond(x, 4 * slack)
-    return torch.where(informative, x, 0), torch.where(informative, y, 0), informative
+    x, y = wide(x), wide(y)
+    told = informative.to(x.dtype)
+    return _finite(x) * told, _finite(y) * told, told
 
 
 def _beyond(values: Tensor, slack: Tensor | float) -> Tensor:
@@ -292,24 +285,22 @@ def _gather(values: Tensor, unit: Tensor, count: int) -> Tensor:
     return values.new_zeros(values.shape[0], count).index_add_(1, unit, values)
 
 
-def _kept_sums(size: Tensor, out: Tensor, kept: Tensor) -> list[Tensor]:
-    ratio = torch.where(kept, out / size, 0)
-    sums = (
-        torch.where(kept, size, 0).sum(1),
-        torch.where(kept, out, 0).sum(1),
+def _kept_sums(size: Tensor, out: Tensor, kept: Tensor) -> tuple[Tensor, ...]:
+    ratio = _finite(out / size) * kept
+    return (
+        (size * kept).sum(1),
+        (out * kept).sum(1),
         kept.sum(1),
         ratio.sum(1),
         ratio.square().sum(1),
     )
-    return [*map(_double, sums)]
 
 
-def _moments(size: Tensor, out: Tensor) -> list[Tensor]:
-    sums = (
+def _moments(size: Tensor, out: Tensor) -> tuple[Tensor, ...]:
+    return (
         size.sum(1),
         out.sum(1),
         size.square().sum(1),
         (size * out).sum(1),
         out.square().sum(1),
     )
-    return [*map(_double, sums)]
