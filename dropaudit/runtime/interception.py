@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.overrides import TorchFunctionMode
 
 from dropaudit.runtime.attention import AttentionCall
+from dropaudit.runtime.functionmode import FunctionMode
 from dropaudit.runtime.handmade import CONSTANT, RANDOM, function_name
+from dropaudit.runtime.multihead import SHIM
 from dropaudit.runtime.sites import (
     ATTENTION,
     FAST_PATH,
@@ -56,7 +57,7 @@ class Interception:
     def __init__(self) -> None:
         self.recorders: tuple[Recorder, ...] = ()
         self._lock = threading.RLock()
-        self._mode = _Mode(self)
+        self._mode = FunctionMode(self.torch_function, self.recording)
         self._call: Callable[..., Any] = nn.Module.__call__
         self._apply: Any = None
         self._patched_call: Any = None
@@ -77,7 +78,7 @@ class Interception:
             self._sites.clear()  # this audit may declare others
         if not THREAD.mode_is_on:
             self._height = torch._C._len_torch_function_stack()
-            self._push()
+            self._mode.put_on()
         self._refresh()
 
     def detach(self, recorder: Recorder) -> None:
@@ -120,7 +121,7 @@ class Interception:
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
             self._optimizer_hook = None
-        self._pop(anywhere=True)
+        self._mode.take_off(anywhere=True)
         THREAD.handmade.clear()
         THREAD.rescaling.clear()
         THREAD.settle()
@@ -156,9 +157,9 @@ class Interception:
                 THREAD.settle()
             if outermost or entered:
                 self._refresh()
-            if outermost and not self._sees_functions() and self.recording():
+            if outermost and not self._mode.sees and self.recording():
                 was_on = THREAD.mode_is_on
-                self._push()
+                self._mode.put_on()
                 pushed = True
             result = self._dispatch(module, args, kwargs)
             for recorder in self.recorders:
@@ -166,7 +167,7 @@ class Interception:
             return result
         finally:
             if pushed:
-                self._pop()
+                self._mode.take_off()
                 THREAD.mode_is_on = was_on
             stack.pop()
             THREAD.arguments.pop()
@@ -199,12 +200,12 @@ class Interception:
                     module, application, x, lambda: self._call(module, *args, **kwargs)
                 )
         fast = type(module) in FAST_PATH and not module.training
-        if (fast or is_compiled(module)) and self._only_mode():
-            self._pop()
+        if (fast or is_compiled(module)) and self._mode.is_alone:
+            self._mode.take_off()
             try:
                 return self._call(module, *args, **kwargs)
             finally:
-                self._push()
+                self._mode.put_on()
         return self._call(module, *args, **kwargs)
 
     # Sites
@@ -364,7 +365,7 @@ class Interception:
 
         before, THREAD.multi_head = THREAD.multi_head, (attention, dropout)
         try:
-            with _SHIM:
+            with SHIM:
                 return function(*args, **kwargs)
         finally:
             THREAD.multi_head = before
@@ -391,41 +392,7 @@ class Interception:
             recorder.calls.end_moved(begin)
         return result
 
-    # The function mode
-
-    def _push(self) -> None:
-        torch._C._push_on_torch_function_stack(self._mode)
-        THREAD.mode_is_on = True
-
-    def _pop(self, anywhere: bool = False) -> None:
-        """Take the mode off the stack; from below others too, if it must be."""
-        if not THREAD.mode_is_on:
-            return
-        above: list[Any] = []
-        while torch._C._len_torch_function_stack():
-            top = torch._C._pop_torch_function_stack()
-            if top is self._mode:
-                THREAD.mode_is_on = False
-                break
-            above.append(top)
-            if not anywhere:
-                break
-        for mode in reversed(above):
-            torch._C._push_on_torch_function_stack(mode)
-
-    def _sees_functions(self) -> bool:
-        """Whether the mode is on the stack: torch takes it off while a backward pass runs."""
-        return THREAD.mode_is_on and any(
-            torch._C._get_function_stack_at(n) is self._mode
-            for n in range(torch._C._len_torch_function_stack())
-        )
-
-    def _only_mode(self) -> bool:
-        return (
-            THREAD.mode_is_on
-            and torch._C._len_torch_function_stack() == 1
-            and torch._C._get_function_stack_at(0) is self._mode
-        )
+    # Steps
 
     def _optimizer_stepped(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         for recorder in self.recorders:
@@ -437,9 +404,9 @@ class Interception:
             return
         if not self.recording():
             if THREAD.mode_is_on and height == self._height + 1:
-                self._pop()
+                self._mode.take_off()
         elif not THREAD.mode_is_on and height == self._height:
-            self._push()
+            self._mode.put_on()
 
     def _refresh(self) -> None:
         THREAD.watching = any(
@@ -447,67 +414,7 @@ class Interception:
         )
 
 
-class _Mode(TorchFunctionMode):
-    def __init__(self, interception: Interception) -> None:
-        super().__init__()
-        self._interception = interception
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if (func not in _WANTED and not THREAD.busy) or THREAD.quiet:
-            return func(*args, **kwargs) if kwargs else func(*args)
-        if not self._interception.recording():
-            return func(*args, **(kwargs or {}))
-        return self._interception.torch_function(func, args, kwargs or {})
-
-
-def _wanted() -> frozenset[Any]:
-    """The functions that are looked at even while nothing is being followed."""
-    named = (getattr(space, name, None) for space in (torch, Tensor) for name in RANDOM | CONSTANT)
-    return frozenset(
-        [*FUNCTIONS, ATTENTION, MULTI_HEAD, *RECURRENT, *(each for each in named if each)]
-    )
-
-
-_WANTED = _wanted()
-
 _DROPOUT = F.dropout
-
-
-class _Shim:
-    """While a multi-head attention runs, the names that it calls lead to its audit.
-
-    The names belong to all threads: others find what they would have found.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running = 0
-        self._before: tuple[Any, Any] = (None, None)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._running:
-                self._before = attention, dropout = F.scaled_dot_product_attention, F.dropout
-                F.scaled_dot_product_attention = _for_thread(0, attention)
-                F.dropout = _for_thread(1, dropout)
-            self._running += 1
-
-    def __exit__(self, *_: Any) -> None:
-        with self._lock:
-            self._running -= 1
-            if not self._running:
-                F.scaled_dot_product_attention, F.dropout = self._before
-
-
-_SHIM = _Shim()
-
-
-def _for_thread(which: int, others: Any) -> Any:
-    def choose(*args: Any, **kwargs: Any) -> Any:
-        own = THREAD.multi_head
-        return others(*args, **kwargs) if own is None else own[which](*args, **kwargs)
-
-    return choose
 
 
 def _rate_among(args: Any) -> float | None:
