@@ -7,6 +7,7 @@ and a `TorchFunctionMode` sees functions by whatever name they were imported, wh
 
 from __future__ import annotations
 
+import inspect
 import re
 import threading
 from collections.abc import Callable
@@ -101,8 +102,11 @@ class Interception:
 
         self._patched_call = __call__
         _MODULE.__call__ = __call__
-        self._apply = vars(torch.autograd.Function)["apply"]
-        apply = self._apply.__func__
+        self._apply = vars(torch.autograd.Function).get("apply")
+        descriptor = inspect.getattr_static(torch.autograd.Function, "apply")
+
+        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            return descriptor.__get__(None, cls)(*args, **kwargs)
 
         def patched(cls: Any, *args: Any, **kwargs: Any) -> Any:
             if is_compiling() or THREAD.quiet or THREAD.inside or not interception.recording():
@@ -117,7 +121,10 @@ class Interception:
         if vars(nn.Module).get("__call__") is self._patched_call:
             _MODULE.__call__ = self._call
         if vars(torch.autograd.Function).get("apply") is self._patched_apply:
-            _FUNCTION.apply = self._apply
+            if self._apply is None:  # it was inherited
+                del _FUNCTION.apply
+            else:
+                _FUNCTION.apply = self._apply
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
             self._optimizer_hook = None

@@ -392,7 +392,7 @@ def test_monte_carlo_dropout_is_silent() -> None:
 # What cannot be seen
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
 def test_scripted_dropout_is_said_to_be_unseen() -> None:
     """Neither is a pass."""
     scripted = torch.jit.script(Net())

@@ -140,7 +140,7 @@ def surroundings(model: nn.Module) -> list[Any]:
     return [
         nn.Module.__call__,
         vars(nn.Module)["__call__"],
-        vars(torch.autograd.Function)["apply"],
+        vars(torch.autograd.Function).get("apply"),
         F.dropout,
         F.scaled_dot_product_attention,
         torch._C._len_torch_function_stack(),
