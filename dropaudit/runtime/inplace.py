@@ -62,9 +62,9 @@ def reads_again(code: CodeType, at: int) -> bool:
     ...     x = drop(x)
     ...     return x + x
     >>> def call_of(function):
-    ...     calls = [i.offset for i in dis.get_instructions(function) if i.opname == "CALL"]
-    ...     return calls[0] if calls else -1
-    >>> [reads_again(f.__code__, call_of(f)) for f in (residual, chain) if call_of(f) >= 0]
+    ...     steps = dis.get_instructions(function)
+    ...     return next(step.offset for step in steps if step.opname.startswith("CALL"))
+    >>> [reads_again(f.__code__, call_of(f)) for f in (residual, chain)]
     [True, False]
     """
     instructions = list(dis.get_instructions(code))
