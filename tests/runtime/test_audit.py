@@ -422,3 +422,28 @@ def test_dropout_that_its_author_wants_in_evaluation_is_silent() -> None:
     model = Sampled().eval()
     with audit(model, fail_on="warning"):
         evaluate(model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_compiled_model_runs_as_it_was_compiled_and_is_said_to_be_unseen() -> None:
+    """No graph break, no second graph."""
+    from torch._dynamo.utils import counters
+
+    model = torch.compile(Net(), backend="aot_eager")
+    train(model)
+    before = {name: dict(found) for name, found in counters.items()}
+    with audit(model, on_finding="collect") as watched:
+        train(model)
+    after = {name: dict(found) for name, found in counters.items()}
+    assert after.get("stats") == before.get("stats")
+    assert after.get("graph_break") == before.get("graph_break")
+    assert codes(watched) == ["DRP000"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_model_can_be_compiled_while_it_is_audited() -> None:
+    """Dynamo finds `nn.Module.__call__` as it is used to it."""
+    with audit(on_finding="collect") as watched:
+        model = torch.compile(Net(), backend="aot_eager", fullgraph=True)
+        train(model)
+    assert codes(watched) == ["DRP000"]
