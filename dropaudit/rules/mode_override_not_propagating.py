@@ -54,11 +54,11 @@ in part. Parts that are pinned in eval on purpose, `super().train(False)`, are l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.runtime.modes import divided_modes
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.overrides import (
     Override,
@@ -392,19 +392,5 @@ def _eval(override: Override) -> Iterator[Report]:
 @rule.in_trace
 def mode_that_stops(trace: Trace) -> Iterator[Observation]:
     """A module whose class overrides train() or eval(), above modules in the other mode."""
-    for seen in trace.divided:
-        if seen.dropouts and bool(seen.override) is True:
-            own, theirs = ("training", "eval") if seen.training else ("eval", "training")
-            yield Observation(
-                replace(seen.where, module=seen.module),
-                f"`{seen.class_name}` ran in {own} mode while {seen.differing:,} of the "
-                f"{seen.descendants:,} modules below it were in {theirs} mode, {seen.dropouts:,} "
-                f"dropout modules among them (such as `{seen.example}`): "
-                f"its `{seen.override}()` does not reach them",
-                (
-                    ("differing", float(seen.differing)),
-                    ("descendants", float(seen.descendants)),
-                    ("dropouts", float(seen.dropouts)),
-                    ("calls", float(seen.calls)),
-                ),
-            )
+    why = "its `{override}()` does not reach them"
+    yield from divided_modes(trace, overridden=True, why=why)

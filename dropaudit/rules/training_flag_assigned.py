@@ -41,13 +41,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Severity
-from dropaudit.runtime.modes import steps_in_eval
+from dropaudit.runtime.modes import divided_modes, steps_in_eval
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.names import Kind
 from dropaudit.static.source import Change, Report, Source, is_name
@@ -317,22 +316,8 @@ def _on_purpose(source: Source, assign: cst.Assign) -> bool:
 @rule.in_trace
 def flag_without_children(trace: Trace) -> Iterator[Observation]:
     """A module in one mode, everything below it in the other, and no override to blame."""
-    for seen in trace.divided:
-        if seen.dropouts and bool(seen.override) is False:
-            own, theirs = ("training", "eval") if seen.training else ("eval", "training")
-            yield Observation(
-                replace(seen.where, module=seen.module),
-                f"`{seen.class_name}` ran in {own} mode while {seen.differing:,} of the "
-                f"{seen.descendants:,} modules below it were in {theirs} mode, {seen.dropouts:,} "
-                f"dropout modules among them (such as `{seen.example}`): "
-                f"`training` was assigned, which changes this module alone",
-                (
-                    ("differing", float(seen.differing)),
-                    ("descendants", float(seen.descendants)),
-                    ("dropouts", float(seen.dropouts)),
-                    ("calls", float(seen.calls)),
-                ),
-            )
+    why = "`training` was assigned, which changes this module alone"
+    yield from divided_modes(trace, overridden=False, why=why)
 
 
 @rule.in_trace

@@ -87,7 +87,8 @@ class Calls:
         self._whole = settings.elements is None
         self._elements = settings.elements
         self._sampler = Sampler(settings.elements or Settings.elements)
-        self.ledger = Ledger(self._sampler)
+        self._everything = Sampler(None)
+        self.ledger = Ledger()
         self.book = SiteBook(tree)
         self.phases = Phases()
         self.stepping = Stepping(tree)
@@ -159,7 +160,8 @@ class Calls:
             log.step, log.ordinal = self._clock.step, 0
         ordinal = log.ordinal
         log.ordinal += training and not recomputed
-        call = Call(log, self._clock.step + 1, training, ordinal, recomputed, p, draw=draw)
+        step = self._clock.step + 1
+        call = Call(log, step, training, ordinal, recomputed, p, self._sampler, draw=draw)
         call.checkpointed = _is_checkpointed()
         if asked and training and application.on is not False and self._last is not None:
             log.repeated_on_result += self._last[0]() is x and self._last[1] is not log
@@ -174,11 +176,14 @@ class Calls:
         to, since = self.edge(x) if edge is None else edge
         call.shape = tuple(x.shape)
         call.units = application.units
+        call.by_mask = _is_seen_by_mask(application)
+        if self._whole and not call.by_mask:
+            call.sampler = self._everything
         if application.kind == "alpha" and p is not None and (training or application.on):
             call.shift = alpha_shift(p)
         if sampled:
             with unseen():
-                call.x = self._sampler.take(x)
+                call.x = call.sampler.take(x)
                 if ordinal == 0 and training and self._clock.reads_state:
                     call.state = random_state(x.device)
                     call.root_state = THREAD.root_state
@@ -214,10 +219,10 @@ class Calls:
             if call.x is None:
                 if begun.application.inplace or not x.numel():
                     return
-                call.x = self._sampler.take(x)
-            call.y = self._sampler.take(y)
+                call.x = call.sampler.take(x)
+            call.y = call.sampler.take(y)
             drawn = _is_drawn(call, heard)
-            if self._whole and begun.sampled and call.units is None:
+            if self._whole and call.by_mask and begun.sampled:
                 self._take_whole(begun, y, drawn)
             if begun.application.kind in SHAPED_BY_DATA and call.training:
                 self._probe(log, begun, y)
@@ -364,8 +369,8 @@ class Calls:
                 return
             if dx is not None and (not seen_fully(dx) or dx.shape != call.shape):
                 return
-            out = self._sampler.take(dy)
-            into = torch.zeros_like(out) if dx is None else self._sampler.take(dx)
+            out = call.sampler.take(dy)
+            into = torch.zeros_like(out) if dx is None else call.sampler.take(dx)
             recomputed = call.checkpointed or call.log.recompute_step == call.step - 1
             if call.whole is not None:
                 found = disagreements(*call.whole, torch.zeros_like(dy) if dx is None else dx, dy)
@@ -375,10 +380,8 @@ class Calls:
             self.ledger.backward(call, into, out, recomputed)
 
     def _take_whole(self, begun: Begun, y: Tensor, drawn: bool) -> None:
-        """Keep the whole mask of a call, where its elements are their own draws."""
-        call, x, kind = begun.call, begun.x.detach(), begun.application.kind
-        if kind in SHAPED_BY_DATA or kind == "alpha" or begun.application.inplace:
-            return
+        """Keep the whole mask of a call."""
+        call, x = begun.call, begun.x.detach()
         kept, telling, numbers = shown(x, y.detach())
         call.whole = kept, telling
         call.log.bytes_now += kept.nbytes + telling.nbytes
@@ -449,6 +452,12 @@ def _is_checkpointed() -> bool:
     """Whether an activation checkpoint is being recorded, that keeps random state or not."""
     hooks = _saved_tensor_hooks(True)
     return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
+def _is_seen_by_mask(application: Application) -> bool:
+    """Whether zeros alone tell the mask of a call, element by element, once it has run."""
+    known = application.kind not in (*SHAPED_BY_DATA, "alpha") and application.units is None
+    return known and not application.inplace
 
 
 def _is_drawn(call: Call, heard: Heard) -> bool:

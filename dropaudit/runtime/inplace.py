@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dropaudit.runtime.places import is_users
 
 _LEVELS = 4
+_FACTS = frozenset({"shape", "size", "dim", "ndim", "dtype", "device", "numel", "requires_grad"})
 _ENDS = ("STORE_", "POP_TOP", "RETURN_", "RESUME", "POP_JUMP", "JUMP")
 
 
@@ -43,7 +44,9 @@ def is_used_again(x: Tensor, modules: Sequence[nn.Module], arguments: Sequence[A
             level -= 1
             if not _takes(arguments[level], x):
                 return False
-        if reads_again(frame.f_code, frame.f_lasti):
+        names = read_again(frame.f_code, frame.f_lasti)
+        # The locals are looked at last: on older Pythons that keeps them alive to the frame's end.
+        if names and any(frame.f_locals.get(name) is x for name in names):
             return True
         level -= 1
         if level < 0 or not _takes(arguments[level], x):
@@ -53,8 +56,11 @@ def is_used_again(x: Tensor, modules: Sequence[nn.Module], arguments: Sequence[A
 
 
 @lru_cache(maxsize=1024)
-def reads_again(code: CodeType, at: int) -> bool:
-    """Whether the name handed to the call at byte offset `at` is read again, though not replaced.
+def read_again(code: CodeType, at: int) -> tuple[str, ...]:
+    """Names around the call at byte offset `at` whose values are read after it all the same.
+
+    A name that the result takes the place of is none of them. Which of the names holds the tensor
+    that was handed in, the code does not tell.
 
     >>> def residual(drop, x):
     ...     return x + drop(x)
@@ -64,27 +70,24 @@ def reads_again(code: CodeType, at: int) -> bool:
     >>> def call_of(function):
     ...     steps = dis.get_instructions(function)
     ...     return next(step.offset for step in steps if step.opname.startswith("CALL"))
-    >>> [reads_again(f.__code__, call_of(f)) for f in (residual, chain)]
-    [True, False]
+    >>> [read_again(f.__code__, call_of(f)) for f in (residual, chain)]
+    [('x',), ()]
     """
     instructions = list(dis.get_instructions(code))
     here = next((n for n, each in enumerate(instructions) if each.offset == at), None)
     if here is None:
-        return False
+        return ()
     before, after = instructions[:here], instructions[here + 1 :]
-    start = _statement(before)
-    handed = [name for each in before[start:] for name in _loaded(each)]
-    if not handed:
-        return False
-    name = handed[-1]
-    if handed.count(name) > 1:  # x + drop(x): the first x waits on the stack
-        return True
     target = _stored(after[0]) if after else None
-    if target != name and _read_before_stored(name, after):
-        return True
-    return any(
-        alias != target and _read_before_stored(alias, after) for alias in _aliases(name, before)
-    )
+    handed = [name for each in _pairs(before[_statement(before) :]) for name in _read(*each)]
+    found: dict[str, None] = {}
+    for name in dict.fromkeys(handed):
+        if handed.count(name) > 1:  # x + drop(x): the first x waits on the stack
+            found[name] = None
+        for alias in (name, *_aliases(name, before)):
+            if alias != target and _read_before_stored(alias, after):
+                found[alias] = None
+    return tuple(found)
 
 
 def _takes(arguments: Any, x: Tensor) -> bool:
@@ -99,12 +102,26 @@ def _statement(before: list[dis.Instruction]) -> int:
     return 0
 
 
+def _pairs(
+    instructions: list[dis.Instruction],
+) -> list[tuple[dis.Instruction, dis.Instruction | None]]:
+    """Each instruction with the one after it."""
+    return list(zip(instructions, [*instructions[1:], None], strict=True))
+
+
+def _read(instruction: dis.Instruction, following: dis.Instruction | None) -> tuple[str, ...]:
+    """The names whose values an instruction reads; not one that is only asked for its shape."""
+    names = _loaded(instruction)
+    if following is None or not following.opname.startswith(("LOAD_ATTR", "LOAD_METHOD")):
+        return names
+    return names[:-1] if following.argval in _FACTS else names
+
+
 def _loaded(instruction: dis.Instruction) -> tuple[str, ...]:
     if not instruction.opname.startswith("LOAD_FAST"):
         return ()
     value = instruction.argval
-    names = value if isinstance(value, tuple) else (value,)
-    return tuple(name for name in names if name != "self")
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _stored(instruction: dis.Instruction) -> str | None:
@@ -115,8 +132,8 @@ def _stored(instruction: dis.Instruction) -> str | None:
 
 
 def _read_before_stored(name: str, after: list[dis.Instruction]) -> bool:
-    for each in after:
-        if name in _loaded(each):
+    for each, following in _pairs(after):
+        if name in _read(each, following):
             return True
         if _stored(each) == name:
             return False

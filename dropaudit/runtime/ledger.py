@@ -23,7 +23,6 @@ from dropaudit.runtime.measure import (
     wide,
 )
 from dropaudit.runtime.outbox import Outbox
-from dropaudit.runtime.sampling import Sampler
 from dropaudit.runtime.sitelog import SHAPED_BY_DATA, Call, Facts
 from dropaudit.runtime.sites import alpha_constants
 from dropaudit.runtime.trace import Shared
@@ -42,8 +41,7 @@ _ROWS = 96
 class Ledger:
     """Rows of samples that wait to be measured, and the sites they belong to."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
+    def __init__(self) -> None:
         self.outbox = Outbox()
         self._forward: list[Call] = []
         self._backward: list[tuple[Call, Tensor, Tensor, bool]] = []
@@ -134,7 +132,7 @@ class Ledger:
         if units is None:
             rows, unit = forward_sums(x, y, slack), None
         else:
-            unit, count = self.sampler.units(calls[0].shape, units, x.device)
+            unit, count = calls[0].sampler.units(calls[0].shape, units, x.device)
             rows = unit_sums(x, y, unit, count, slack)
         self.outbox.add(rows, partial(_receive_forward, [call.facts for call in calls]))
         chosen = [n for n, call in enumerate(calls) if _is_first(call)]

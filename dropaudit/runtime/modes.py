@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from dropaudit.catalogue import Observation
 from dropaudit.runtime.evidence import BY_STATE, Evidence
 from dropaudit.runtime.purpose import on_purpose
 from dropaudit.runtime.trace import Switched, Trace
@@ -74,3 +76,28 @@ def steps_in_eval(trace: Trace, code: str) -> Iterator[Switched]:
             found = "DRP211" if seen.partners else "DRP210"
         if found == code:
             yield seen
+
+
+def divided_modes(trace: Trace, *, overridden: bool, why: str) -> Iterator[Observation]:
+    """Modules with dropout below them in the other mode; `why` may name `{override}`.
+
+    Args:
+        overridden: whether to report those whose class overrides `train` or `eval`, or the others.
+    """
+    for seen in trace.divided:
+        if not seen.dropouts or bool(seen.override) is not overridden:
+            continue
+        own, theirs = ("training", "eval") if seen.training else ("eval", "training")
+        yield Observation(
+            replace(seen.where, module=seen.module),
+            f"`{seen.class_name}` ran in {own} mode while {seen.differing:,} of the "
+            f"{seen.descendants:,} modules below it were in {theirs} mode, {seen.dropouts:,} "
+            f"dropout modules among them (such as `{seen.example}`): "
+            + why.format(override=seen.override),
+            (
+                ("differing", float(seen.differing)),
+                ("descendants", float(seen.descendants)),
+                ("dropouts", float(seen.dropouts)),
+                ("calls", float(seen.calls)),
+            ),
+        )

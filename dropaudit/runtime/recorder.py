@@ -157,7 +157,8 @@ class Recorder:
     def _end_step(self) -> None:
         if self._clock.next():
             self.calls.idle.stepped()
-        if self.calls.ledger.full:
+        whole = self._settings.elements is None  # then rows are as large as activations
+        if self.calls.ledger.full or whole:
             with unseen():
                 self.calls.ledger.measure()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dropaudit.findings import Location
 from dropaudit.runtime.measure import tolerance
+from dropaudit.runtime.sampling import Sampler
 from dropaudit.runtime.totals import BackwardTotal, ForwardTotal
 from dropaudit.runtime.trace import Backward, Forward, Freshness, Site
 
@@ -41,6 +42,10 @@ class Call:
     """Which of the step's calls in training it is, from 0."""
     recomputed: bool
     p: float | None
+    sampler: Sampler
+    """Which elements are looked at."""
+    by_mask: bool = True
+    """Whether zeros alone tell the mask; else all elements means a copy of each."""
     shape: tuple[int, ...] = ()
     units: tuple[int, ...] | None = None
     shift: tuple[float, float] | None = None

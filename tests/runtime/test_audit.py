@@ -447,3 +447,49 @@ def test_a_model_can_be_compiled_while_it_is_audited() -> None:
         model = torch.compile(Net(), backend="aot_eager", fullgraph=True)
         train(model)
     assert codes(watched) == ["DRP000"]
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        (nn.Dropout(0.2), (64, 512)),
+        (nn.Dropout(0.2, inplace=True), (64, 512)),
+        (nn.Dropout2d(0.2), (64, 8, 8, 8)),
+        (nn.AlphaDropout(0.2), (64, 512)),
+        (Gate(), (64, 512)),
+    ],
+    ids=["dropout", "in place", "feature", "alpha", "user's"],
+)
+def test_all_elements_means_all_of_them(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Whatever the kind of the site."""
+    module.train()
+    with audit(module, elements="all", sites=[Gate]) as watched:
+        module(torch.randn(shape, requires_grad=True) * 1).sum().backward()
+    found = only_site(watched)
+    least = 0.999 * torch.Size(shape).numel()  # alpha dropout: what lies near its constant
+    assert found.training.elements >= least
+    assert found.backward.elements >= least
+
+
+class InPlace(nn.Module):
+    """Overwrites activations that nothing reads again, and reads much else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(32, 32)
+        self.drop = nn.Dropout(0.2, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = 0.3
+        h = F.dropout(self.fc(x), p, self.training, inplace=True)
+        y = self.drop(self.fc(h) + p)
+        z = F.dropout(y, p, self.training, True)
+        return self.fc(z) + x.reshape(y.shape) * p
+
+
+def test_in_place_dropout_of_values_that_are_not_read_again_is_silent() -> None:
+    """Rates, shapes and other names around the call may be read as often as they like."""
+    model = InPlace()
+    with audit(model, fail_on="warning", on_finding="collect") as watched:
+        train(model)
+    assert "DRP308" not in codes(watched)
