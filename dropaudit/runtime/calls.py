@@ -385,7 +385,7 @@ class Calls:
         kept, telling, numbers = shown(x, y.detach())
         call.whole = kept, telling
         call.log.bytes_now += kept.nbytes + telling.nbytes
-        if call.training and not call.recomputed and drawn:
+        if call.training and not call.recomputed and drawn and call.units is None:
             self.ledger.whole_forward(call, numbers)
 
     def _unchanged(self, begun: Begun, x: Tensor) -> None:
@@ -456,8 +456,7 @@ def _is_checkpointed() -> bool:
 
 def _is_seen_by_mask(application: Application) -> bool:
     """Whether zeros alone tell the mask of a call, element by element, once it has run."""
-    known = application.kind not in (*SHAPED_BY_DATA, "alpha") and application.units is None
-    return known and not application.inplace
+    return application.kind not in (*SHAPED_BY_DATA, "alpha") and not application.inplace
 
 
 def _is_drawn(call: Call, heard: Heard) -> bool:

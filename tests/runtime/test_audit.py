@@ -467,8 +467,9 @@ def test_all_elements_means_all_of_them(module: nn.Module, shape: tuple[int, ...
         module(torch.randn(shape, requires_grad=True) * 1).sum().backward()
     found = only_site(watched)
     least = 0.999 * torch.Size(shape).numel()  # alpha dropout: what lies near its constant
-    assert found.training.elements >= least
     assert found.backward.elements >= least
+    if found.kind != "feature":  # its decisions are counted by channel, from the sample
+        assert found.training.elements >= least
 
 
 class InPlace(nn.Module):
