@@ -38,6 +38,17 @@ class Suppression:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a check of one file would report if the program agrees.
+
+    `about` are plain strings that the project check of the same rule understands.
+    """
+
+    finding: Finding
+    about: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class FileRecord:
     """Findings of every rule in one file, before selection and suppression, and its comments."""
 

@@ -1,0 +1,1 @@
+"""What a program says beyond one file: facts per file, joined into a project. Imports no libcst."""
