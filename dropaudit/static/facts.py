@@ -9,32 +9,13 @@ from functools import cached_property
 
 import libcst as cst
 
+from dropaudit.static.lineages import KNOWN_MODULE, LAYER_NAME, MODEL_NAME, NO_MODULE
 from dropaudit.static.source import Source, is_name, number, self_attribute
 from dropaudit.static.walk import descend, occurrences
 
 _PLAIN = "Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout"
 DROPOUT_MODULES = frozenset(f"torch.nn.{name}" for name in _PLAIN.split())
 _CONTAINERS = frozenset(("torch.nn.Sequential", "torch.nn.ModuleList", "torch.nn.ModuleDict"))
-_NO_MODULE = re.compile(
-    r"^((object|dict|list|tuple|int|str|Exception)$|Generic\b|Protocol\b|builtins\.|abc\.|typing\."
-    r"|unittest\.|torch\.autograd\.|torch\.utils\.|torch\.optim|torch\.nn\.(Parameter|init|utils)\b"
-    r"|flax|keras|tensorflow|tf\.|haiku|hk\.|jax|equinox|eqx\.|mlx|mxnet|gluon|chainer|paddle"
-    r"|mindspore|jittor|tinygrad|oneflow|megengine|theano|lasagne|enum\.|collections\.)"
-    r"|(Trainer|Agent|Solver|Runner|Dataset|DataModule|Config|Arguments|Callback|Optimizer|Scheduler"
-    r"|Env|Environment|Experiment|Pipeline|Tokenizer|TokenizerFast|Processor|Criteria|Collator"
-    r"|TestCase|Output|Function|Enum|Error|Warning|Transform|Sampler|Metric|Thread|Process)$"
-)
-_KNOWN_MODULE = re.compile(
-    r"^(torch\.nn\.|torch\.jit\.ScriptModule$|torch\.fx\.GraphModule$|torch_geometric\.nn\."
-    r"|transformers\.|torchvision\.(models|ops)\.)|(^|\.)(LightningModule|ScriptModule"
-    r"|PreTrainedModel|MessagePassing)$"
-)
-# a class of this file may be a module by the name of a base in another file; models and networks
-# are also what trainers, wrappers and benchmarks are called, so these need a `forward`
-_LAYER_NAME = re.compile(
-    r"(Module|Layer|Block|Attention|Encoder|Decoder|Conv|Head|MessagePassing|PreTrainedModel)$"
-)
-_MODEL_NAME = re.compile(r"(Model|Net|Network|Backbone|Transformer|Base|Mixin)$")
 _BUILDS = re.compile(r"torch\.nn\.(?!\w*Loss\b)[A-Z]\w*$")
 _TAKES_RATE = re.compile(r"torch\.nn\.(Transformer\w*|MultiheadAttention|LSTM|GRU|RNN)$")
 _DROPS_UNASKED = re.compile(r"torch\.nn\.Transformer((En|De)coderLayer)?$")  # 0.1 by default
@@ -99,22 +80,22 @@ class ClassFacts:
     @cached_property
     def is_module(self) -> bool:
         """Whether this is an `nn.Module`: by a base that is one, or by evidence."""
-        unknown = [n for n in self.foreign_bases if not _NO_MODULE.search(n)]
-        if any(_KNOWN_MODULE.search(n) for n in unknown):
+        unknown = [n for n in self.foreign_bases if not NO_MODULE.search(n)]
+        if any(KNOWN_MODULE.search(n) for n in unknown):
             return True
         forward = self.method("forward")
         if not unknown or (forward is not None and not _takes_input(forward)):
             return False
         builds = any(f.builds_modules for f in self.lineage)
-        if any(_LAYER_NAME.search(n) for n in unknown):
+        if any(LAYER_NAME.search(n) for n in unknown):
             return forward is not None or builds
-        named = any(_MODEL_NAME.search(n) for n in unknown)
+        named = any(MODEL_NAME.search(n) for n in unknown)
         return forward is not None and (builds or named)
 
     @cached_property
     def is_surely_module(self) -> bool:
         """Whether a base of this module is known to be one, or it has a forward of its own."""
-        known = any(_KNOWN_MODULE.search(n) for n in self.foreign_bases)
+        known = any(KNOWN_MODULE.search(n) for n in self.foreign_bases)
         return self.is_module and (known or self.method("forward") is not None)
 
     @cached_property

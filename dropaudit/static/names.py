@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
 import libcst as cst
+
+from dropaudit.static.lineages import canonical
 
 
 class Kind(Enum):
@@ -87,15 +88,6 @@ def bind(node: cst.CSTNode, scope: Scope) -> None:
         binder(node, scope)
 
 
-def canonical(dotted: str) -> str:
-    """The public name of what torch also exports under longer ones.
-
-    >>> canonical("torch.nn.modules.dropout.Dropout")
-    'torch.nn.Dropout'
-    """
-    return _LONG_WAY.sub(r"torch.nn.\1", dotted) if dotted.startswith("torch.nn.mod") else dotted
-
-
 def dotted_text(node: cst.CSTNode | None) -> str:
     """`a.b.c` for a chain of attributes on a name, else the empty string."""
     parts: list[str] = []
@@ -118,9 +110,6 @@ def target_names(target: cst.CSTNode) -> Iterator[str]:
                 stack.extend(element.value for element in elements)
             case cst.StarredElement(value=value):
                 stack.append(value)
-
-
-_LONG_WAY = re.compile(r"^torch\.nn\.modules\.(?:[a-z_]+\.)?([A-Za-z_]\w*)$")
 
 
 def _import(node: cst.Import, scope: Scope) -> None:

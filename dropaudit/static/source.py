@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import libcst as cst
 
-from dropaudit.static.names import Binding, Kind, Scope, bind, canonical
+from dropaudit.static.lineages import canonical
+from dropaudit.static.names import Binding, Kind, Scope, bind
 from dropaudit.static.positions import spans
 from dropaudit.static.record import Options
 from dropaudit.static.walk import children

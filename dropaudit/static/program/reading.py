@@ -210,8 +210,8 @@ class _Reader:
                     targets = [target]
                 case _:
                     continue
-            for target in targets:
-                match target:
+            for to in targets:
+                match to:
                     case ast.Attribute(value=ast.Name(id=first.arg), attr=name):
                         yield Held(name, self._bare(value, inside), method.name, node.lineno)
                     case ast.Tuple(elts=each) | ast.List(elts=each):
