@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -13,16 +13,18 @@ from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dropaudit.findings import Location, Severity
+from dropaudit.findings import Finding, Fix, Location, Severity
 
 if TYPE_CHECKING:
     import libcst as cst
 
     from dropaudit.runtime.trace import Trace
+    from dropaudit.static.program.project import Project
     from dropaudit.static.source import Report, Source
 
     N = TypeVar("N", bound=cst.CSTNode)
     SourceCheck = Callable[[N, Source], Iterator[Report]]
+    ProjectCheck = Callable[[Project], Iterator[Finding]]
     TraceCheck = Callable[[Trace], Iterator["Observation"]]
 
 
@@ -32,17 +34,23 @@ class Example:
 
     Lines that must be reported end in `# <code>`; every other line must stay silent, for every
     rule. `fixed` is what all fixes together, unsafe ones included, make of it. `live` names the
-    codes that the runtime auditor must report when `model(batch)` runs.
+    codes that the runtime auditor must report when `model(batch)` runs. `others` are more files of
+    the program, by path (`{"helpers.py": "..."}`): their own findings do not matter.
     """
 
     code: str
     fixed: str | None = None
     live: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "code", dedent(self.code).lstrip("\n"))
-        if self.fixed is not None:
-            object.__setattr__(self, "fixed", dedent(self.fixed).lstrip("\n"))
+        object.__setattr__(self, "code", _even(self.code))
+        object.__setattr__(self, "fixed", None if self.fixed is None else _even(self.fixed))
+        object.__setattr__(self, "others", {n: _even(text) for n, text in self.others.items()})
+
+
+def _even(program: str) -> str:
+    return dedent(program).lstrip("\n")
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Rule:
     source_checks: list[tuple[type[cst.CSTNode], SourceCheck[Any]]] = field(
         default_factory=list, repr=False, compare=False
     )
+    project_checks: list[ProjectCheck] = field(default_factory=list, repr=False, compare=False)
     trace_checks: list[TraceCheck] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -93,10 +102,14 @@ class Rule:
 
     @property
     def checks(self) -> tuple[str, ...]:
-        """What can find it: "source" for reading code, "trace" for watching a model, or both."""
+        """What can find it: "source" (reading a file), "program" (files together), "trace"."""
         # A file that cannot be parsed and a comment in vain are found without a check of their own.
         reading = bool(self.source_checks) or self.code in ("DRP000", "DRP001")
-        return ("source",) * reading + ("trace",) * bool(self.trace_checks)
+        return (
+            ("source",) * reading
+            + ("program",) * bool(self.project_checks)
+            + ("trace",) * bool(self.trace_checks)
+        )
 
     def in_source(self, kind: type[N]) -> Callable[[SourceCheck[N]], SourceCheck[N]]:
         """Register a stateless generator that is called with every `kind` node of a file."""
@@ -106,6 +119,18 @@ class Rule:
             return check
 
         return register
+
+    def in_project(self, check: ProjectCheck) -> ProjectCheck:
+        """Register a stateless generator over the joined facts of all files.
+
+        Files may be notebooks: lines of facts and findings count through all their code cells.
+        """
+        self.project_checks.append(check)
+        return check
+
+    def finding(self, where: Location, message: str, fix: Fix | None = None) -> Finding:
+        """What a check over a program yields."""
+        return Finding(self.code, self.name, self.severity, where, message, self.help, fix)
 
     def in_trace(self, check: TraceCheck) -> TraceCheck:
         """Register a pure generator over the numbers that an audit measured."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dropaudit.findings import Edit, Finding, Location
+
+if TYPE_CHECKING:
+    from dropaudit.static.program.facts import FileFacts
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,16 @@ class Claim:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Findings of every rule in one file, before selection and suppression, and its comments."""
+    """What one file holds: findings of every rule before selection and suppression, and comments.
+
+    `claims` and `facts` are what it gives to the checks across files: their lines count through
+    all code cells of a notebook, and `cells` says where each starts: (first line, cell). `facts`
+    are None where the file could not be read for them.
+    """
 
     path: str
     findings: tuple[Finding, ...] = ()
     suppressions: tuple[Suppression, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    facts: FileFacts | None = None
+    cells: tuple[tuple[int, int], ...] = ()

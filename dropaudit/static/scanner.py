@@ -14,7 +14,7 @@ from dropaudit.catalogue import rules as all_rules
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
 from dropaudit.static.positions import Span, spans
 from dropaudit.static.prefilter import may_report
-from dropaudit.static.record import Options
+from dropaudit.static.record import Claim, Options
 from dropaudit.static.source import Report, Source
 
 
@@ -33,10 +33,21 @@ def scan_python(
     >>> [(f.code, f.where.line) for f in scan_python("net.py", source)]
     [('DRP106', 2)]
     """
+    return scan_file(path, data, rules, options, cell_ends)[0]
+
+
+def scan_file(
+    path: str,
+    data: bytes,
+    rules: Sequence[Rule] | None = None,
+    options: Options = Options(),  # noqa: B008 (frozen)
+    cell_ends: frozenset[int] = frozenset(),
+) -> tuple[list[Finding], list[Claim]]:
+    """As `scan_python`, and with the findings what depends on the rest of the program."""
     rules = all_rules() if rules is None else rules
-    rules = [rule for rule in rules if may_report(rule, data)]
+    rules = [rule for rule in rules if rule.source_checks and may_report(rule, data)]
     if not rules:
-        return []
+        return [], []
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 20_000))
     try:
@@ -58,21 +69,23 @@ def _scan(
     rules: Sequence[Rule],
     options: Options,
     cell_ends: frozenset[int],
-) -> list[Finding]:
+) -> tuple[list[Finding], list[Claim]]:
     try:
         source = Source(path, data, options, cell_ends)
     except cst.ParserSyntaxError as error:
         why = f"cannot be parsed: {str(error.message).splitlines()[0]}"
-        return [unchecked(path, why, error.raw_line, error.raw_column + 1)]
+        return [unchecked(path, why, error.raw_line, error.raw_column + 1)], []
     except (UnicodeError, LookupError, SyntaxError) as error:
-        return [unchecked(path, f"cannot be decoded: {' '.join(str(error).split())}")]
+        return [unchecked(path, f"cannot be decoded: {' '.join(str(error).split())}")], []
     try:
         return _judged(path, data, source, rules)
     finally:
         source.release()
 
 
-def _judged(path: str, data: bytes, source: Source, rules: Sequence[Rule]) -> list[Finding]:
+def _judged(
+    path: str, data: bytes, source: Source, rules: Sequence[Rule]
+) -> tuple[list[Finding], list[Claim]]:
     reports: list[tuple[Rule, Report]] = []
     failed: list[Finding] = []
     for rule in rules:
@@ -86,12 +99,22 @@ def _judged(path: str, data: bytes, source: Source, rules: Sequence[Rule]) -> li
             why = f"rule {rule.code} failed ({type(error).__name__}: {error}); please report this"
             failed.append(unchecked(path, " ".join(why.split())))
     if not reports:
-        return failed
+        return failed, []
     nodes = {r.node for _, r in reports} | {c.node for _, r in reports for c in r.changes}
     text, found = spans(source.module, nodes)
     place = _Places(text, data, source.module.encoding)
-    findings = {_finding(rule, report, path, found, place): None for rule, report in reports}
-    return sorted([*findings, *failed], key=lambda finding: finding.sort_key)
+    findings: dict[Finding, None] = dict.fromkeys(failed)
+    claims: dict[Claim, None] = {}
+    for rule, report in reports:
+        finding = _finding(rule, report, path, found, place)
+        if report.about:
+            claims[Claim(finding, report.about)] = None
+        else:
+            findings[finding] = None
+    return (
+        sorted(findings, key=lambda finding: finding.sort_key),
+        sorted(claims, key=lambda claim: (claim.finding.sort_key, claim.about)),
+    )
 
 
 class _Places:

@@ -46,13 +46,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check yields: a node and a message; the scanner turns it into a finding."""
+    """What a check yields: a node and a message; the scanner turns it into a finding.
+
+    With `about` it is a claim: it stands if the check of the rule over the program says so.
+    """
 
     node: cst.CSTNode
     message: str
     changes: tuple[Change, ...] = ()
     safe: bool = False
     title: str = ""
+    about: tuple[str, ...] = ()
 
 
 class Parents:
