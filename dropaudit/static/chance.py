@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import libcst as cst
@@ -66,6 +67,7 @@ class Coin:
     draw: cst.CSTNode
     use: cst.CSTNode | None = None
     ready: bool = False  # the result of a dropout that torch itself scales
+    via: cst.CSTNode | None = None  # the call of a helper that drew it
 
     @property
     def keep(self) -> float:
@@ -86,7 +88,14 @@ class Coin:
         return replace(self, yes=_clean(self.yes + term), no=_clean(self.no + term))
 
 
-Value = Number | Uniform | Normal | Sampler | Data | Opaque | Coin
+@dataclass(frozen=True, eq=False)
+class Several:
+    """A tuple: the values that each of its parts may have."""
+
+    parts: tuple[tuple[Value, ...], ...]
+
+
+Value = Number | Uniform | Normal | Sampler | Data | Opaque | Coin | Several
 
 
 def plus(left: Value, right: Value, sign: float = 1.0) -> Value:
@@ -167,6 +176,21 @@ def inverted(value: Value) -> Value:
         case Coin() | Uniform() | Normal():
             return Opaque()
     return value
+
+
+def flat(values: Iterable[Value]) -> Iterator[Value]:
+    """The values, tuples taken apart."""
+    for value in values:
+        if isinstance(value, Several):
+            for part in value.parts:
+                yield from flat(part)
+        else:
+            yield value
+
+
+def by_chance(values: Iterable[Value]) -> bool:
+    """Whether one of the values comes of a draw."""
+    return any(isinstance(v, (Coin, Uniform, Normal, Sampler, Opaque)) for v in flat(values))
 
 
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}

@@ -50,6 +50,9 @@ def called(reading: Evaluator, source: Source, call: cst.Call) -> Values:
     if draws.is_view(name) and call.args:
         values = [v for a in call.args[:1] for v in reading.value(a.value)]
         return tuple(floor(v) for v in values) if name == "int" else tuple(values)
+    followed = None if function else reading.run(call)
+    if followed is not None:
+        return followed
     if isinstance(call.func, cst.Attribute) and not function:
         found = _method(reading, source, call, call.func)
         if found is not None:

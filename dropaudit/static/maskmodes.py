@@ -9,6 +9,7 @@ import libcst as cst
 
 from dropaudit.static.draws import UNIFORM, UNIFORM_BETWEEN
 from dropaudit.static.facts import ClassFacts
+from dropaudit.static.maskcallees import callee
 from dropaudit.static.maskevidence import (
     OTHER_PURPOSE,
     calls_itself_dropout,
@@ -57,8 +58,15 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
         function = found.masks.function
         if any(c.ready for c in found.use.coins):
             continue
-        if _runs_in_every_mode(source, function, (found.use.draw, found.use.node)):
-            yield found.use.draw, "a dropout mask is drawn and applied"
+        if found.use.carried:
+            continue
+        drawn, via = found.use.draw, found.use.via
+        if via is not None and source.function_of(via) is function:
+            if _helper_hears(source, via, drawn):
+                continue
+            drawn = via
+        if _runs_in_every_mode(source, function, (drawn, found.use.node)):
+            yield drawn, "a dropout mask is drawn and applied"
     for masks in source.masks.functions:
         facts = source.class_of(masks.function)
         if facts is None or not has_layers(source, masks.function):
@@ -72,6 +80,23 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
                 source, masks.function, (coin.draw, node)
             ):
                 yield coin.draw, "a random part is dropped"
+
+
+def _helper_hears(source: Source, call: cst.CSTNode, draw: cst.CSTNode) -> bool:
+    """Whether the helper that `call` asks for a mask is told the mode, or finds it out."""
+    if not isinstance(call, cst.Call):
+        return True
+    target = callee(source, call)
+    if target is None or source.modes.call_guarded(call):
+        return True
+    mode = _mode_parameter(target.function)
+    if mode is not None:
+        return not target.complete or mode[0] in target.given
+    function = source.function_of(draw)
+    if function is None or any(_has_mode_parameter(f) for f in (function, target.function)):
+        return True
+    bodies = (function.body, target.function.body)
+    return source.modes.guards(draw) or any(source.modes.decides(b) for b in bodies)
 
 
 def _runs_in_every_mode(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
@@ -13,14 +15,16 @@ from dropaudit.static.chance import (
     Normal,
     Number,
     Opaque,
+    Several,
     Uniform,
     Value,
+    flat,
     inverted,
     plus,
 )
 from dropaudit.static.maskuses import Masks, Use, Values, called_name, each, merged
 from dropaudit.static.scalars import RATE, Defaults, close
-from dropaudit.static.source import Source
+from dropaudit.static.source import Source, number
 
 RESCALING = re.compile(r"scale|norm(?!al_)|softmax|ratio", re.IGNORECASE)
 _ANOTHER_MASK = re.compile(r"mask|pad|valid", re.IGNORECASE)
@@ -34,6 +38,7 @@ class Products:
         self._source = source
         self._uses: dict[cst.CSTNode, Use] = {}
         self._spelled: list[tuple[float, str, cst.CSTNode]] = []
+        self._home = source.function_of
 
     def multiplied(
         self,
@@ -68,8 +73,7 @@ class Products:
                 return [Number(x * y)]
             case Coin() as coin, Number(value=f):
                 self.masks.factors.append((f, node))
-                self._superseded(coin, a_node)
-                return [self.recorded(coin.scaled(f))]
+                return [self._scaled(coin, f, node, a_node, b_node)]
             case Number(value=f), Data(factor=g):
                 self.masks.factors.append((f, node))
                 return [Data(f * g)]
@@ -120,13 +124,19 @@ class Products:
                     coin.draw,
                     node,
                     coin.ready,
+                    coin.via,
                 ),
                 data_node,
             )
         ]
 
     def divided(
-        self, left: Values, right: Values, node: cst.CSTNode, left_node: cst.CSTNode
+        self,
+        left: Values,
+        right: Values,
+        node: cst.CSTNode,
+        left_node: cst.CSTNode,
+        right_node: cst.CSTNode,
     ) -> Values:
         found: list[Value] = []
         for a in left:
@@ -136,8 +146,7 @@ class Products:
                         found.append(Number(x / y))
                     case Coin() as coin, Number(value=y) if y:
                         self.masks.factors.append((1 / y, node))
-                        self._superseded(coin, left_node)
-                        found.append(self.recorded(coin.scaled(1 / y)))
+                        found.append(self._scaled(coin, 1 / y, node, left_node, right_node))
                     case Data(factor=x), Number(value=y) if y:
                         self.masks.factors.append((1 / y, node))
                         found.append(Data(x / y))
@@ -151,11 +160,28 @@ class Products:
                         found.append(Opaque())
         return merged(tuple(found))
 
+    def _scaled(
+        self,
+        coin: Coin,
+        factor: float,
+        node: cst.CSTNode,
+        coin_node: cst.CSTNode,
+        number_node: cst.CSTNode,
+    ) -> Coin:
+        """A mask times a number. What a caller multiplies by a literal is a weight, no scale."""
+        use = self._uses.get(coin.use) if coin.use is not None else None
+        if use is not None and self._home(use.node) is not self._home(node):
+            if number(number_node) is not None:
+                return coin
+            use.carried = True
+        self._superseded(coin, coin_node)
+        return self.recorded(coin.scaled(factor))
+
     def recorded(self, coin: Coin, data: cst.CSTNode | None = None) -> Coin:
         if coin.use is not None:
             use = self._uses.get(coin.use)
             if use is None:
-                use = self._uses[coin.use] = Use(coin.use, coin.draw, data)
+                use = self._uses[coin.use] = Use(coin.use, coin.draw, data, via=coin.via)
                 self.masks.uses.append(use)
                 self._describe(use, coin.keep)
             use.coins.append(coin)
@@ -186,6 +212,7 @@ class Products:
 
     def lost(self, values: Values) -> Values:
         """The values after an operation that is not followed."""
+        values = tuple(flat(values))
         if any(isinstance(v, (Coin, Uniform, Opaque, Normal)) for v in values):
             return (Data(),) if _used(values) else (Opaque(),)
         return (Data(),)
@@ -207,7 +234,7 @@ class Products:
         match yes, no:
             case Number(value=a), Number(value=b):
                 heads, tails = (a if mask.yes else b), (a if mask.no else b)
-                return [Coin(mask.chance, heads, tails, mask.draw)]
+                return [Coin(mask.chance, heads, tails, mask.draw, via=mask.via)]
             case Data(), Number(value=0.0):
                 return self._laid(mask, yes, node, yes_node)
             case Number(value=0.0), Data():
@@ -224,23 +251,45 @@ class Products:
 
     def _describe(self, use: Use, keep: float) -> None:
         """Find an expression in reach for the keep probability, and its number if it has one."""
-        best: list[tuple[int, str]] = []
         known = Defaults(self._source)
-        for value, text, node in self._spelled:
-            simple = bool(re.fullmatch(r"[\w.]+", text))
-            if close(value, keep):
-                best.append((len(text), text if simple else f"({text})"))
-            elif close(value, 1 - keep) and simple:
-                best.append((len(text) + 7, f"(1 - {text})"))
-            else:
-                continue
-            number = known.value(node)
-            if number is not None and 0 < number < 1:
-                use.keep_known = number if close(value, keep) else 1 - number
+        near = [s for s in self._spelled if self._home(s[2]) is self._home(use.node)]
+        best = list(self._spellings(use, keep, near, known))
+        use.in_reach = bool(best)
+        best = best or list(self._spellings(use, keep, self._spelled, known))
         text = min(best)[1] if best else ""
         others = [value for value, one, _ in self._spelled if one == text]
         use.keep_name = text if all(close(v, keep) for v in others) else ""
         use.keep_text = text[1:-1] if text.startswith("((") and text.endswith("))") else text
+
+    def _spellings(
+        self,
+        use: Use,
+        keep: float,
+        spelled: list[tuple[float, str, cst.CSTNode]],
+        known: Defaults,
+    ) -> Iterator[tuple[int, str]]:
+        for value, text, node in spelled:
+            simple = bool(re.fullmatch(r"[\w.]+", text))
+            if close(value, keep):
+                yield len(text), text if simple else f"({text})"
+            elif close(value, 1 - keep) and simple:
+                yield len(text) + 7, f"(1 - {text})"
+            else:
+                continue
+            shown = known.value(node)
+            if shown is not None and 0 < shown < 1:
+                use.keep_known = shown if close(value, keep) else 1 - shown
+
+    def passed_out(self, values: Values, call: cst.CSTNode) -> Values:
+        """What a helper returns, with the call that asked for it."""
+        found: list[Value] = []
+        for value in values:
+            if isinstance(value, Several):
+                value = Several(tuple(self.passed_out(part, call) for part in value.parts))
+            elif isinstance(value, Coin) and value.use is None:
+                value = replace(value, via=call)
+            found.append(value)
+        return tuple(found)
 
 
 def _rank(value: Value) -> int:

@@ -1,7 +1,8 @@
-"""Random masks within one function: how they are drawn, scaled, and laid over activations.
+"""Random masks function by function: how they are drawn, scaled, and laid over activations.
 
 A small abstract interpretation. Values are sets of `chance.Value`; branches are joined; loops run
-once. Nothing here judges: the rules read `Use` records.
+once; a call of a function of the same file runs that function with the values it is given, where
+something random goes in or comes out. Nothing here judges: the rules read `Use` records.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from functools import cached_property
 import libcst as cst
 
 from dropaudit.static import draws
-from dropaudit.static.chance import Coin, Data, Number, Value
-from dropaudit.static.maskuses import Masks, Places, Values, merged, place
+from dropaudit.static.chance import Data, Number, by_chance, flat
+from dropaudit.static.maskcallees import Callee, callee
+from dropaudit.static.maskflow import Flow
+from dropaudit.static.maskuses import Masks, Places, Values, placed_by
 from dropaudit.static.maskvalues import Evaluator
-from dropaudit.static.scalars import RATE, Scalars
+from dropaudit.static.scalars import Scalars
 from dropaudit.static.source import Source
 from dropaudit.static.walk import descend
+
+_DEEPEST = 2  # calls followed from one function
+_MOST_CALLS = 40  # in all, for one function
 
 
 class MaskReader:
@@ -30,7 +36,13 @@ class MaskReader:
 
     @cached_property
     def functions(self) -> tuple[Masks, ...]:
-        """The functions that draw, in source order."""
+        """The functions that draw, and those that call them, in source order."""
+        found = dict.fromkeys((*self._drawing, *self._calling))
+        order = {f: n for n, f in enumerate(self._source.nodes[cst.FunctionDef])}
+        return tuple(self.read(f) for f in sorted(found, key=order.__getitem__))
+
+    @cached_property
+    def _drawing(self) -> dict[cst.FunctionDef, None]:
         found: dict[cst.FunctionDef, None] = {}
         for name in draws.DRAWING:
             for call in self._source.calls_by_name.get(name, ()):
@@ -39,8 +51,20 @@ class MaskReader:
                     continue
                 if function is not None:
                     found[function] = None
-        order = {f: n for n, f in enumerate(self._source.nodes[cst.FunctionDef])}
-        return tuple(self.read(f) for f in sorted(found, key=order.__getitem__))
+        return found
+
+    @cached_property
+    def _calling(self) -> dict[cst.FunctionDef, None]:
+        """The functions that hand on what a drawing function of this file returns."""
+        found: dict[cst.FunctionDef, None] = {}
+        for call in self._source.nodes[cst.Call]:
+            function = self._source.function_of(call)
+            if function is None or function in found:
+                continue
+            target = callee(self._source, call)
+            if target is not None and target.function in self._drawing:
+                found[function] = None
+        return found
 
     def _is_functional(self, call: cst.Call) -> bool:
         return self._source.name_of(call.func).startswith("torch.nn.functional.")
@@ -48,181 +72,109 @@ class MaskReader:
     def read(self, function: cst.FunctionDef) -> Masks:
         """The masks of one function."""
         if function not in self._read:
-            self._read[function] = _Flow(self._source, self.scalars, function).masks
+            masks = Masks(function)
+            places = dict(self._parameters(function))
+            run = _Calls(self._source, self.scalars, frozenset(self._drawing), function)
+            Flow(function, Evaluator(self._source, self.scalars, masks, places, run), self.scalars)
+            masks.settle(self._source)
+            self._read[function] = masks
         return self._read[function]
 
+    def _parameters(self, function: cst.FunctionDef) -> Iterator[tuple[str, Values]]:
+        for param in parameters(function):
+            known = self.scalars.is_rate(param, function)
+            yield param.name.value, (Number(self.scalars.symbol(param)) if known else Data(),)
 
-class _Flow:
-    """The statements of one function, in order; branches are joined."""
 
-    def __init__(self, source: Source, scalars: Scalars, function: cst.FunctionDef) -> None:
-        self.masks = Masks(function, [], [], [], [], [], False)
+class _Calls:
+    """Runs functions of the file inside the one that calls them."""
+
+    def __init__(
+        self,
+        source: Source,
+        scalars: Scalars,
+        drawing: frozenset[cst.FunctionDef],
+        function: cst.FunctionDef,
+    ) -> None:
+        self._source = source
         self._scalars = scalars
-        places: Places = {}
-        for param in _params(function):
-            known = scalars.is_rate(param, function)
-            places[param.name.value] = (Number(scalars.symbol(param)) if known else Data(),)
-        self._at = Evaluator(source, scalars, self.masks, places)
-        self._block(function.body)
+        self._drawing = drawing
+        self._stack = [function]
+        self._left = _MOST_CALLS
 
-    def _block(self, block: cst.BaseSuite) -> None:
-        for statement in block.body:
-            if self._at.places is None:
-                return
-            if isinstance(statement, cst.SimpleStatementLine):
-                for small in statement.body:
-                    self._small(small)
-            elif isinstance(statement, cst.BaseSmallStatement):
-                self._small(statement)
-            else:
-                self._compound(statement)
+    def __call__(self, at: Evaluator, call: cst.Call) -> Values | None:
+        """What `call` returns, or None where it calls nothing of this file or nothing random."""
+        target = callee(self._source, call)
+        if target is None or target.function in self._stack or at.places is None:
+            return None
+        if len(self._stack) > _DEEPEST or self._left <= 0:
+            return None
+        drawing = target.function in self._drawing
+        if not drawing and not self._concerns(at, target):
+            return None
+        self._left -= 1
+        return self._run(at, call, target)
 
-    def _compound(self, node: cst.CSTNode) -> None:
-        match node:
-            case cst.If(test=test, body=body, orelse=orelse):
-                self._at.value(test)
-                self._either([body, orelse])
-            case cst.For(target=target, iter=iterated, body=body):
-                self._at.value(iterated)
-                self._forget(target)
-                self._either([body, None])
-            case cst.While(test=test, body=body):
-                self._at.value(test)
-                self._either([body, None])
-            case cst.With(body=body):
-                self._block(body)
-            case cst.Try(body=body, handlers=handlers, orelse=orelse, finalbody=final):
-                self._either([body, *(h.body for h in handlers)])
-                for part in (orelse, final):
-                    if part is not None and self._at.places is not None:
-                        self._block(part.body)
-            case cst.Else(body=body):
-                self._block(body)
-            case cst.Match(subject=subject, cases=cases):
-                self._at.value(subject)
-                self._either([*(c.body for c in cases), None])
+    def _concerns(self, at: Evaluator, target: Callee) -> bool:
+        """Whether something random, or nothing but numbers, goes into the call."""
+        assert at.places is not None
+        if target.on_self and by_chance(v for n in placed_by(at.places) for v in at.places[n]):
+            return True
+        if any(self._draws(e) for e in target.given.values()):
+            return True
+        given = [at.glance(e) for e in target.given.values()]
+        if by_chance(v for values in given for v in values):
+            return True
+        return bool(given) and all(isinstance(v, Number) for values in given for v in values)
 
-    def _either(self, bodies: list[cst.CSTNode | None]) -> None:
-        start, ends = self._at.places, []
-        for body in bodies:
-            self._at.places = None if start is None else dict(start)
-            if isinstance(body, cst.BaseSuite):
-                self._block(body)
-            elif body is not None:
-                self._compound(body)
-            if self._at.places is not None:
-                ends.append(self._at.places)
-        self._at.places = _joined(ends)
+    def _draws(self, node: cst.BaseExpression) -> bool:
+        """Whether a function of the file that draws is called in `node`."""
+        for call in descend(node):
+            target = callee(self._source, call) if isinstance(call, cst.Call) else None
+            if target is not None and target.function in self._drawing:
+                return True
+        return False
 
-    def _small(self, node: cst.CSTNode) -> None:
-        match node:
-            case cst.Assign(targets=targets, value=value):
-                for target in targets:
-                    self._assign(target.target, value, node)
-            case cst.AnnAssign(target=target, value=cst.BaseExpression() as value):
-                self._assign(target, value, node)
-            case cst.AugAssign():
-                self._augmented(node)
-            case cst.Expr(value=value):
-                self._at.value(value)
-            case cst.Return(value=value):
-                if value is not None:
-                    self._at.value(value)
-                self._at.places = None
-            case cst.Raise() | cst.Continue() | cst.Break():
-                self._at.places = None
-            case cst.Assert(test=test):
-                self._at.value(test)
+    def _run(self, at: Evaluator, call: cst.Call, target: Callee) -> Values:
+        assert at.places is not None
+        given = {name: at.value(node) for name, node in target.given.items()}
+        random = by_chance(v for values in given.values() for v in values)
+        places: Places = dict(self._arguments(target, given))
+        if target.on_self:
+            places.update({n: at.places[n] for n in placed_by(at.places)})
+        inner = at.inside(places)
+        words = at.masks.words
+        self._stack.append(target.function)
+        try:
+            flow = Flow(target.function, inner, self._scalars)
+        finally:
+            self._stack.pop()
+        if target.on_self:
+            at.places.update({n: v for n, v in flow.left.items() if n.startswith("self.")})
+        returned = flow.returned
+        if not random and not by_chance(flat(returned)):
+            at.masks.words = words
+        return at.products.passed_out(returned, call)
 
-    def _assign(self, target: cst.CSTNode, value: cst.BaseExpression, node: cst.CSTNode) -> None:
-        if isinstance(target, cst.Tuple):
-            whole = isinstance(value, cst.Tuple) and len(value.elements) == len(target.elements)
-            if not whole:
-                self._at.value(value)
-            for n, element in enumerate(target.elements):
-                if whole:
-                    self._assign(element.value, value.elements[n].value, node)  # type: ignore[attr-defined]
-                else:
-                    self._forget(element.value)
-            return
-        if isinstance(target, cst.Subscript):
-            self._filled(target, self._at.value(value), node)
-            return
-        at = place(target)
-        values = self._at.value(value)
-        if at and self._at.places is not None:
-            if isinstance(target, cst.Name) and all(isinstance(v, Data) for v in values):
-                found = self._scalars.value(target) if _is_scalar_call(value) else None
-                values = values if found is None else (Number(found),)
-            self._at.places[at] = values
-            self._at.products.spell(target, values)
-
-    def _augmented(self, node: cst.AugAssign) -> None:
-        at, right = place(node.target), self._at.value(node.value)
-        if isinstance(node.target, cst.Subscript):
-            return
-        left = self._at.value(node.target)
-        match node.operator:
-            case cst.MultiplyAssign():
-                values = self._at.products.multiplied(left, right, node, node.target, node.value)
-            case cst.DivideAssign():
-                values = self._at.products.divided(left, right, node, node.target)
-            case cst.AddAssign():
-                values = self._at.products.summed(left, right)
-            case cst.SubtractAssign():
-                values = self._at.products.summed(left, right, -1.0)
-            case _:
-                values = self._at.products.lost(left)
-        if at and self._at.places is not None:
-            self._at.places[at] = values
-
-    def _filled(self, target: cst.Subscript, values: Values, node: cst.CSTNode) -> None:
-        """`x[mask] = 0`, and `mask[rand < p] = 0` on a tensor of ones."""
-        at = place(target.value)
-        zero = any(isinstance(v, Number) for v in values)
-        for element in target.slice:
-            if not isinstance(element.slice, cst.Index):
+    def _arguments(self, target: Callee, given: dict[str, Values]) -> Iterator[tuple[str, Values]]:
+        for param in parameters(target.function):
+            name = param.name.value
+            known = self._scalars.is_rate(param, target.function)
+            values = given.get(name)
+            if values is not None:
+                if known and all(isinstance(v, Data) for v in values):
+                    values = (Number(self._scalars.by_text(target.given[name])),)
+                yield name, values
                 continue
-            for coin in self._at.value(element.slice.value):
-                if not isinstance(coin, Coin) or not zero or coin.use is not None:
-                    continue
-                fill = next(v.value for v in values if isinstance(v, Number))
-                before = self._at.value(target.value)
-                after: list[Value] = []
-                for value in before:
-                    after.extend(
-                        self._at.products.either(
-                            coin, Number(fill), value, node, target.value, node
-                        )
-                    )
-                if at and self._at.places is not None:
-                    self._at.places[at] = tuple(after)
-                return
-
-    def _forget(self, target: cst.CSTNode) -> None:
-        for node in descend(target):
-            at = place(node)
-            if at and self._at.places is not None:
-                rate = RATE.search(at) and isinstance(node, cst.Name)
-                self._at.places[at] = (
-                    (Number(self._scalars.symbol((node, at))),) if rate else (Data(),)
-                )
+            default = self._scalars.value(param.default) if target.complete else None
+            if default is not None:
+                yield name, (Number(default),)
+            else:
+                yield name, (Number(self._scalars.symbol(param)) if known else Data(),)
 
 
-def _is_scalar_call(value: cst.BaseExpression) -> bool:
-    return isinstance(value, (cst.Call, cst.Subscript, cst.Attribute, cst.IfExp))
-
-
-def _joined(ends: list[Places]) -> Places | None:
-    if not ends:
-        return None
-    found: Places = {}
-    for name in dict.fromkeys(n for end in ends for n in end):
-        found[name] = merged(tuple(v for end in ends for v in end.get(name, ())))
-    return found
-
-
-def _params(function: cst.FunctionDef) -> Iterator[cst.Param]:
+def parameters(function: cst.FunctionDef) -> Iterator[cst.Param]:
+    """The parameters that have a name of their own."""
     params = function.params
     yield from params.posonly_params
     yield from params.params

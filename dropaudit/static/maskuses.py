@@ -9,7 +9,7 @@ import libcst as cst
 
 from dropaudit.static.chance import Coin, Data, Value
 from dropaudit.static.scalars import close
-from dropaudit.static.source import self_attribute
+from dropaudit.static.source import Source, self_attribute
 
 Values = tuple[Value, ...]
 Places = dict[str, Values]
@@ -28,6 +28,9 @@ class Use:
     keep_text: str = ""
     keep_known: float | None = None  # when it is written as a number, or defaults to one
     spared: bool = False  # scaled in a way that is not followed
+    via: cst.CSTNode | None = None  # the call of a helper that drew the mask
+    carried: bool = False  # dropped in a helper, and scaled by its caller
+    in_reach: bool = True  # whether `keep_text` is written in the function of `node`
     keep_name: str = ""  # the name of the keep probability, where it never stands for another
 
 
@@ -36,12 +39,27 @@ class Masks:
     """What one function does with random masks."""
 
     function: cst.FunctionDef
-    uses: list[Use]
-    factors: list[tuple[float, cst.CSTNode]]  # numbers that an activation is multiplied by
-    selections: list[tuple[cst.CSTNode, Coin]]  # x[mask]
-    normals: list[tuple[cst.CSTNode, cst.CSTNode]]  # comparisons of a normal draw, and the other
-    inferred: list[cst.CSTNode]  # comparisons of a dropout's result with zero
-    words: bool  # an unknown factor with a name like "scale" or "norm" is in the function
+    uses: list[Use] = field(default_factory=list)
+    # numbers that an activation is multiplied by
+    factors: list[tuple[float, cst.CSTNode]] = field(default_factory=list)
+    selections: list[tuple[cst.CSTNode, Coin]] = field(default_factory=list)  # x[mask]
+    # comparisons of a normal draw, and the other
+    normals: list[tuple[cst.CSTNode, cst.CSTNode]] = field(default_factory=list)
+    inferred: list[cst.CSTNode] = field(default_factory=list)  # a dropout's result against zero
+    words: bool = False  # an unknown factor with a name like "scale" or "norm" is in the function
+
+    def settle(self, source: Source) -> None:
+        """Leave to the functions that were called what they do by themselves."""
+
+        def here(node: cst.CSTNode | None) -> bool:
+            return node is not None and source.function_of(node) is self.function
+
+        for use in list(self.uses):
+            if not use.carried and not any(map(here, (use.node, use.draw, use.via))):
+                self.uses.remove(use)
+        self.selections[:] = [s for s in self.selections if here(s[0])]
+        self.normals[:] = [n for n in self.normals if here(n[0])]
+        self.inferred[:] = [i for i in self.inferred if here(i)]
 
 
 def place(node: cst.CSTNode) -> str:
@@ -50,6 +68,11 @@ def place(node: cst.CSTNode) -> str:
         return node.value
     name = self_attribute(node)
     return f"self.{name}" if name else ""
+
+
+def placed_by(places: Places) -> list[str]:
+    """The places that belong to `self`."""
+    return [name for name in places if name.startswith("self.")]
 
 
 def called_name(node: cst.CSTNode) -> str:

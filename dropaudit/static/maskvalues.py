@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import libcst as cst
 
@@ -14,8 +15,10 @@ from dropaudit.static.chance import (
     Number,
     Opaque,
     Sampler,
+    Several,
     Uniform,
     Value,
+    by_chance,
     compare,
     inverted,
     plus,
@@ -24,7 +27,7 @@ from dropaudit.static.maskcalls import called
 from dropaudit.static.maskproducts import RESCALING, Products
 from dropaudit.static.maskuses import Masks, Places, Values, called_name, each, merged, place
 from dropaudit.static.scalars import Scalars, arithmetic
-from dropaudit.static.source import Source, self_attribute
+from dropaudit.static.source import Source, number, self_attribute
 from dropaudit.static.walk import descend
 
 _OPERATORS: dict[type, str] = {
@@ -43,12 +46,40 @@ class Evaluator:
     `places` is None where no code runs: after a return.
     """
 
-    def __init__(self, source: Source, scalars: Scalars, masks: Masks, places: Places) -> None:
+    def __init__(
+        self,
+        source: Source,
+        scalars: Scalars,
+        masks: Masks,
+        places: Places,
+        run: Callable[[Evaluator, cst.Call], Values | None],
+        products: Products | None = None,
+    ) -> None:
         self.places: Places | None = places
         self.masks = masks
-        self.products = Products(source, masks)
+        self.products = products or Products(source, masks)
         self._source = source
         self._scalars = scalars
+        self._run = run
+
+    def inside(self, places: Places) -> Evaluator:
+        """The reader of a function that this one calls, which begins with `places`."""
+        return Evaluator(self._source, self._scalars, self.masks, places, self._run, self.products)
+
+    def run(self, call: cst.Call) -> Values | None:
+        """What a call of a function of the file returns, where that is followed."""
+        return self._run(self, call)
+
+    def glance(self, node: cst.CSTNode) -> Values:
+        """The value of an argument that need not be evaluated yet, to see whether it matters."""
+        if isinstance(node, (cst.Name, cst.Attribute)):
+            return self._named(node)
+        if _draws(node) or any(
+            by_chance(self._named(n)) for n in descend(node) if isinstance(n, cst.Name)
+        ):
+            return (Opaque(),)
+        found = self._scalars.value(node)
+        return (Data(),) if found is None else (Number(found),)
 
     def value(self, node: cst.CSTNode) -> Values:
         values = self._value(node)
@@ -83,6 +114,8 @@ class Evaluator:
                 return values
             case cst.Tuple(elements=elements) | cst.List(elements=elements):
                 every = [self.value(e.value) for e in elements]
+                if isinstance(node, cst.Tuple) and _belong_together(every):
+                    return (Several(tuple(every)),)
                 return (
                     every[0]
                     if len(every) == 1
@@ -162,7 +195,7 @@ class Evaluator:
             case cst.Multiply():
                 return self.products.multiplied(left, right, node, node.left, node.right)
             case cst.Divide():
-                return self.products.divided(left, right, node, node.left)
+                return self.products.divided(left, right, node, node.left, node.right)
             case cst.Add():
                 return self.products.summed(left, right)
             case cst.Subtract():
@@ -176,6 +209,9 @@ class Evaluator:
 
     def _subscript(self, node: cst.Subscript) -> Values:
         values = self.value(node.value)
+        part = self._part(values, node)
+        if part is not None:
+            return part
         for element in node.slice:
             if isinstance(element.slice, cst.Index):
                 for value in self.value(element.slice.value):
@@ -185,6 +221,23 @@ class Evaluator:
             found = self._scalars.value(node)
             return (Data(),) if found is None else (Number(found),)
         return values
+
+    def _part(self, values: Values, node: cst.Subscript) -> Values | None:
+        """`both[0]` of a tuple whose parts are known."""
+        if not any(isinstance(v, Several) for v in values):
+            return None
+        match node.slice:
+            case [cst.SubscriptElement(slice=cst.Index(value=index))]:
+                at = number(index)
+                found: list[Value] = []
+                for value in values:
+                    if at is None or not isinstance(value, Several) or at != int(at):
+                        return self.products.lost(values)
+                    if not -len(value.parts) <= at < len(value.parts):
+                        return self.products.lost(values)
+                    found.extend(value.parts[int(at)])
+                return merged(tuple(found))
+        return self.products.lost(values)
 
     def _call(self, call: cst.Call) -> Values:
         return called(self, self._source, call)
@@ -201,7 +254,7 @@ class Evaluator:
         return self.products.multiplied(self.value(left), self.value(right), node, left, right)
 
     def quotient(self, left: cst.CSTNode, right: cst.CSTNode, node: cst.CSTNode) -> Values:
-        return self.products.divided(self.value(left), self.value(right), node, left)
+        return self.products.divided(self.value(left), self.value(right), node, left, right)
 
     def total(self, left: cst.CSTNode, right: cst.CSTNode, sign: float = 1.0) -> Values:
         return self.products.summed(self.value(left), self.value(right), sign)
@@ -256,6 +309,15 @@ class Evaluator:
             return lost
         found = self._scalars.value(call)
         return (Data(),) if found is None else (Number(found),)
+
+
+def _belong_together(every: list[Values]) -> bool:
+    """Whether a tuple holds a mask, or numbers only: a mask and its scale, say."""
+    if len(every) < 2:
+        return False
+    if any(by_chance(part) for part in every):
+        return True
+    return all(isinstance(v, Number) for part in every for v in part)
 
 
 def _draws(node: cst.CSTNode) -> bool:

@@ -143,6 +143,8 @@ class Scalars:
         name = node.attr.value
         facts = self._source.class_of(node)
         values = facts.values(name) if facts is not None else []
+        returned = _returned(facts.method(name)) if facts is not None and not values else None
+        values = values if returned is None else [returned]
         if len(values) == 1:
             found = self.value(values[0], depth + 1)
             if found is not None:
@@ -182,6 +184,18 @@ def arithmetic(operator: cst.BaseBinaryOp, left: float | None, right: float | No
 def close(left: float, right: float) -> bool:
     """Whether two values are one, but for rounding."""
     return abs(left - right) < 1e-9 * max(1.0, abs(left), abs(right))
+
+
+def _returned(method: cst.FunctionDef | None) -> cst.BaseExpression | None:
+    """What a property returns, where it does nothing else."""
+    if method is None or not any(
+        re.search("property", cst.Module([]).code_for_node(d.decorator)) for d in method.decorators
+    ):
+        return None
+    last = method.body.body[-1]
+    small = last.body[-1] if isinstance(last, cst.SimpleStatementLine) else last
+    lines = [s for s in descend(method.body) if isinstance(s, cst.Return)]
+    return small.value if isinstance(small, cst.Return) and len(lines) == 1 else None
 
 
 def _may_be_number(value: cst.BaseExpression) -> bool:
