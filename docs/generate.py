@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dropaudit.catalogue import Rule, rules
-from dropaudit.static.scanner import scan_python
+from dropaudit.catalogue import Example, Rule, rules
+from dropaudit.static.joining import scan_program
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -73,6 +73,8 @@ def page(rule: Rule) -> str:
         parts.append("## Tested programs")
         parts.append(f"Lines that are reported end in `# {rule.code}`; the others stay silent.")
     for example in rule.examples:
+        for name, text in example.others.items():
+            parts.append(f"With `{name}`:\n\n" + _program(text))
         parts.append(_program(example.code))
         if example.fixed is not None:
             parts.append("Fixed:\n\n" + _program(example.fixed))
@@ -84,7 +86,7 @@ def fixes(rule: Rule) -> str:
     found = (
         finding.fix
         for example in rule.examples
-        for finding in scan_python("example.py", example.code.encode(), (rule,))
+        for finding in scan_program("example.py", example.code.encode(), _others(example), (rule,))
     )
     kinds = {"safe" if fix.safe else "unsafe" for fix in found if fix is not None}
     return " or ".join(sorted(kinds))
@@ -134,8 +136,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _found_by(rule: Rule) -> str:
-    ways = {"source": "reading code", "trace": "watching a model"}
+    ways = {
+        "source": "reading code",
+        "program": "reading across files",
+        "trace": "watching a model",
+    }
     return ", ".join(ways[check] for check in rule.checks)
+
+
+def _others(example: Example) -> dict[str, bytes]:
+    return {name: text.encode() for name, text in example.others.items()}
 
 
 def _program(code: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from dropaudit.findings import Edit
-from dropaudit.static.scanner import scan_python
+from dropaudit.findings import Edit, Finding
+from dropaudit.static.joining import scan_program
 
 _MARK = re.compile(r"[ ]*# ((?:DRP\d{3} ?)+)$", re.MULTILINE)
 
@@ -24,10 +25,16 @@ def unmarked(program: str) -> str:
     return _MARK.sub("", program)
 
 
-def fixed(program: str) -> str:
+def findings(program: str, others: Mapping[str, str] | None = None) -> list[Finding]:
+    """What every rule finds in a program; `others` are more files of it."""
+    files = {name: text.encode() for name, text in (others or {}).items()}
+    return scan_program("example.py", program.encode(), files)
+
+
+def fixed(program: str, others: Mapping[str, str] | None = None) -> str:
     """The program after all fixes, safe and unsafe, to a fixpoint."""
     for _ in range(20):
-        edits = _first_edits(program)
+        edits = _first_edits(program, others)
         if not edits:
             return program
         data = program.encode()
@@ -37,6 +44,6 @@ def fixed(program: str) -> str:
     raise AssertionError("fixes do not converge")
 
 
-def _first_edits(program: str) -> tuple[Edit, ...]:
-    found = (f.fix for f in scan_python("example.py", program.encode()))
+def _first_edits(program: str, others: Mapping[str, str] | None) -> tuple[Edit, ...]:
+    found = (f.fix for f in findings(program, others))
     return next((fix.edits for fix in found if fix is not None), ())

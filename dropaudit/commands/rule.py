@@ -47,7 +47,11 @@ def _code(text: str) -> str:
 
 def _page(one: Rule) -> str:
     preview = ", preview: only reported with --preview" if one.preview else ""
-    ways = {"source": "reading code", "trace": "watching a model"}
+    ways = {
+        "source": "reading code",
+        "program": "reading across files",
+        "trace": "watching a model",
+    }
     found = " and by ".join(ways[check] for check in one.checks)
     by = f" Found by {found}." if found else ""
     facts = f"Severity: {one.severity.value}{preview}.{by} {_fix(one)}"
