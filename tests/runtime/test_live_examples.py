@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ LIVE = [
 ]
 
 
-def codes(source: str, folder: Path) -> list[str]:
+def codes(source: str, folder: Path, others: Mapping[str, str]) -> list[str]:
     """What an audit finds in a program that defines `model` and `batch`: training, then eval.
 
     A model that is not in training mode is only evaluated, as it is.
@@ -30,8 +31,12 @@ def codes(source: str, folder: Path) -> list[str]:
     torch.manual_seed(0)
     file = folder / "program.py"  # a real file: where the audit says that things happen
     file.write_text(source)
+    for name, text in others.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     space: dict[str, Any] = {"__name__": "program"}
-    exec(compile(source, str(file), "exec"), space)
+    with beside(folder):
+        exec(compile(source, str(file), "exec"), space)
     model, batch = space["model"], space["batch"]
     optimizer = torch.optim.SGD([*model.parameters(), torch.nn.Parameter(torch.ones(1))], 1e-3)
     with audit(model, on_finding="collect") as watched:
@@ -48,6 +53,20 @@ def codes(source: str, folder: Path) -> list[str]:
             for _ in range(2):
                 model(batch)
     return sorted({finding.code for finding in watched.report.findings} - {"DRP000"})
+
+
+@contextmanager
+def beside(folder: Path) -> Iterator[None]:
+    """The modules in `folder` can be imported, and are forgotten afterwards."""
+    known = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - known:
+            if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+                del sys.modules[name]
 
 
 @contextmanager
@@ -69,7 +88,7 @@ def _sum(result: Any) -> Tensor:
 @pytest.mark.parametrize(("rule", "example"), LIVE)
 def test_the_audit_sees_what_the_scan_reports(rule: Rule, example: Example, tmp_path: Path) -> None:
     """Before the fix, exactly the codes in `live`."""
-    assert codes(example.code, tmp_path) == sorted(example.live)
+    assert codes(example.code, tmp_path, example.others) == sorted(example.live)
 
 
 @pytest.mark.parametrize(("rule", "example"), [p for p in LIVE if p.values[1].fixed])  # type: ignore[union-attr]
@@ -78,7 +97,7 @@ def test_the_fix_mends_the_running_program_too(
 ) -> None:
     """After it, none."""
     assert example.fixed is not None
-    assert codes(example.fixed, tmp_path) == []
+    assert codes(example.fixed, tmp_path, example.others) == []
 
 
 def test_most_defects_of_a_running_model_have_a_live_example() -> None:
