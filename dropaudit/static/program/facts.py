@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from dropaudit.static.program.code import Expression, Import, Span, Statement, unpacked
 
@@ -23,13 +22,15 @@ class FunctionFacts:
 
     `qualified` is the name with classes and functions around it: `Trainer.fit`, `main.helper`.
     `calls` are the last names of what is called in it, `decorators` dotted names as written,
-    `elsewhere` the names that it declares `global` or `nonlocal`. `text` is the body, packed.
+    `assigned` the plain names that it binds, `elsewhere` those that it declares `global` or
+    `nonlocal`. `text` is the body, packed; `body` unpacks it each time.
     """
 
     qualified: str
     parameters: tuple[Parameter, ...]
     decorators: tuple[str, ...]
     calls: frozenset[str]
+    assigned: tuple[str, ...]
     elsewhere: tuple[str, ...]
     text: str
     where: Span
@@ -40,7 +41,7 @@ class FunctionFacts:
     def name(self) -> str:
         return self.qualified.rpartition(".")[2]
 
-    @cached_property
+    @property
     def body(self) -> tuple[Statement, ...]:
         return unpacked(self.text)
 

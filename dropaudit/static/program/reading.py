@@ -90,8 +90,9 @@ class _Reader:
         imports, stars = _imports(tree)
         body = self._block(tree.body, "")
         where = Span(1, 1, max(len(self._lines), 1), 1)
+        assigned = _assigned(tree.body)
         calls = called_names(body)
-        self._functions.append(FunctionFacts("", (), (), calls, (), packed(body), where))
+        self._functions.append(FunctionFacts("", (), (), calls, assigned, (), packed(body), where))
         return FileFacts(
             imports,
             stars,
@@ -127,6 +128,7 @@ class _Reader:
             self._parameters(node.args, around),
             tuple(map(_decorator, node.decorator_list)),
             called_names(body),
+            _assigned(statements),
             tuple(elsewhere),
             packed(body),
             self._span(node),
@@ -143,6 +145,7 @@ class _Reader:
             self._parameters(node.args, around),
             (),
             called_names(body),
+            (),
             (),
             packed(body),
             self._span(node),
@@ -514,6 +517,15 @@ def _own_nodes(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
         yield node
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
             stack.extend(reversed(list(ast.iter_child_nodes(node))))
+
+
+def _assigned(statements: Sequence[ast.AST]) -> tuple[str, ...]:
+    """The plain names that a body binds by assignments, loops, `with` and the like."""
+    found: dict[str, None] = {}
+    for node in _own_nodes(statements):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found[node.id] = None
+    return tuple(found)
 
 
 def _decorator(node: ast.expr) -> str:
