@@ -3,7 +3,9 @@ A dropout mask that comes from Python or NumPy.
 
 ## What it does
 
-Reports, in an audit, calls that dropped elements although no random generator of torch moved.
+Finds dropout of a module's own whose mask is drawn by NumPy, by `random`, or by a distribution
+built from Python floats. In an audit, reports calls that dropped elements although no random
+generator of torch moved.
 
 ## Why is this bad
 
@@ -33,24 +35,139 @@ There is no fix.
 ## Not seen
 
 Masks that are drawn before the forward pass; layers that are skipped as a whole by
-`random.random()`, which is LayerDrop.
+`random.random()`, which is LayerDrop; `torch.rand(shape).to(device)`, which is slow but follows
+torch's seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dropaudit.catalogue import Observation, Rule
+import libcst as cst
+
+from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Severity
+from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
+from dropaudit.static.maskhosts import host_masks
+from dropaudit.static.source import Report, Source
 
 rule = Rule(
     "DRP108",
     "host-mask",
     __doc__,
     severity=Severity.WARNING,
+    triggers=DRAWS,
+    examples=(
+        Example(
+            """
+            import random
+
+            import numpy as np
+            import torch
+            import torch.nn as nn
+            from torch.distributions import Bernoulli
+
+            class NumpyDropout(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = np.random.binomial(1, 1 - self.p, size=x.shape)  # DRP108
+                    return x * torch.from_numpy(mask).to(x) / (1 - self.p)
+
+            class FloatDropout(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = Bernoulli(1 - self.p).sample(x.shape).to(x.device)  # DRP108
+                    return x * mask / (1 - self.p)
+
+            def drop_units(x, p):
+                kept = [random.random() > p for _ in range(x.size(1))]  # DRP108
+                return x * torch.tensor(kept, device=x.device) / (1 - p)
+
+            class Net(nn.Module):
+                def forward(self, x):
+                    if self.training:
+                        x = drop_units(x, self.drop_rate)
+                    return self.fc(x)
+            """
+        ),
+        Example(
+            """
+            import random
+
+            import numpy as np
+            import torch
+            import torch.nn as nn
+            from torch.distributions import Bernoulli
+
+            class SlowDropout(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    return x * (torch.rand(x.shape) > self.p).to(x.device) / (1 - self.p)
+
+            class TensorDropout(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = Bernoulli(torch.full_like(x, 1 - self.p)).sample()
+                    return x * mask / (1 - self.p)
+
+            class Encoder(nn.Module):
+                def forward(self, x):
+                    for layer in self.layers:
+                        if self.training and random.random() < self.layerdrop:
+                            continue
+                        x = layer(x)
+                    return x
+
+            class RandomErasing(nn.Module):
+                def forward(self, image):
+                    return image * torch.from_numpy(np.random.rand(*image.shape) > self.p)
+
+            def mask_tokens(tokens, p):
+                return tokens * torch.from_numpy(np.random.rand(*tokens.shape) > p)
+
+            class Batches:
+                def __iter__(self):
+                    mask = np.random.binomial(1, 1 - self.dropout, size=self.x.shape)
+                    yield self.x * mask / (1 - self.dropout)
+            """
+        ),
+    ),
 )
+
+
+@rule.in_source(cst.Module)
+def check(module: cst.Module, source: Source) -> Iterator[Report]:
+    """Report the draws of masks that torch does not make on the device."""
+    for node, home in host_masks(source):
+        yield Report(
+            node,
+            f"the mask is drawn by {home}: torch's seed does not reach it, and each step copies it "
+            "to the device"
+            if home != "a distribution of Python floats"
+            else f"the mask is drawn on the CPU by {home}, and each step copies it to the device",
+        )
 
 
 @rule.in_trace

@@ -26,7 +26,8 @@ def dropout(x, p):
 ```
 
 ## Fix safety
-There is no fix: whether the mask or the scale is wrong is for the author to say.
+The fix turns the comparison round, or draws with `1 - p`, where the scale says that `p` drops. It
+changes what the network computes, so it is unsafe.
 
 ## Not seen
 A parameter called `p` that keeps and is never used in a scale may be a survival rate.
@@ -51,7 +52,8 @@ from dropaudit.static.maskevidence import (
     means_keep,
     verdict,
 )
-from dropaudit.static.source import Report, Source
+from dropaudit.static.maskrepairs import turned
+from dropaudit.static.source import Change, Report, Source
 from dropaudit.static.walk import descend
 
 rule = Rule(
@@ -67,7 +69,14 @@ rule = Rule(
             def dropout(x, p):
                 mask = torch.rand_like(x) < p
                 return x * mask / (1 - p)  # DRP104
-            """
+            """,
+            fixed="""
+            import torch
+
+            def dropout(x, p):
+                mask = torch.rand_like(x) > p
+                return x * mask / (1 - p)
+            """,
         ),
         Example(
             """
@@ -160,7 +169,12 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
             continue
         what = verdict(found.use.coins)
         if what == "drop" and not means_keep(source, found):
-            yield Report(found.use.node, _message(found, "scaled as if it was dropped with it"))
+            yield Report(
+                found.use.node,
+                _message(found, "scaled as if it was dropped with it"),
+                turned(source, found),
+                title="Keep what is dropped",
+            )
         elif what in ("right", "unscaled") and keeps_with_drop_rate(source, found):
             yield Report(found.use.node, _message(found, "called the rate to drop"))
 
@@ -190,7 +204,16 @@ def check_evaluation(node: cst.If, source: Source) -> Iterator[Report]:
                         inner,
                         f"in evaluation `{text}` is all False: everything is dropped instead of "
                         "nothing",
+                        _ones(func),
+                        title="Keep everything in evaluation",
                     )
+
+
+def _ones(func: cst.BaseExpression) -> tuple[Change, ...]:
+    name = func.attr if isinstance(func, cst.Attribute) else func
+    if not isinstance(name, cst.Name):
+        return ()
+    return (Change(name, "replace", name.value.replace("zeros", "ones")),)
 
 
 def _message(found: DropoutUse, why: str) -> str:

@@ -30,7 +30,8 @@ class EmbeddingDropout(nn.Module):
 ```
 
 ## Fix safety
-There is no fix.
+The fix returns early in evaluation, or hands `self.training` to a helper that takes the mode. It
+changes what evaluation computes, on purpose, so it is unsafe.
 
 ## Not seen
 Helpers and modules whose callers are in another file are taken to be gated there, unless the mask
@@ -50,6 +51,7 @@ from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskmodes import masks_in_every_mode
+from dropaudit.static.maskrepairs import gated
 from dropaudit.static.source import Report, Source
 
 rule = Rule(
@@ -232,8 +234,13 @@ rule = Rule(
 @rule.in_source(cst.Module)
 def check(module: cst.Module, source: Source) -> Iterator[Report]:
     """Report each draw, or call of a helper that draws, that runs in every mode."""
-    for node, what in masks_in_every_mode(source):
-        yield Report(node, f"{what} in every mode: eval() cannot switch it off")
+    for node, what, use in masks_in_every_mode(source):
+        yield Report(
+            node,
+            f"{what} in every mode: eval() cannot switch it off",
+            gated(source, node, use),
+            title="Drop in training only",
+        )
 
 
 @rule.in_trace

@@ -47,16 +47,17 @@ from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Severity
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
+from dropaudit.static.maskbranches import calls_without_scale
 from dropaudit.static.maskevidence import (
     DropoutUse,
-    calls_without_scale,
     dropout_uses,
     in_test,
     keeps_with_drop_rate,
     scaled_elsewhere,
     verdict,
 )
-from dropaudit.static.source import Change, Report, Source
+from dropaudit.static.maskrepairs import divided
+from dropaudit.static.source import Report, Source
 
 # Each begins with plain letters: such patterns are searched for many times faster.
 DRAWS = (
@@ -371,7 +372,7 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
         yield Report(
             found.use.node,
             _message(found),
-            _changes(found, source),
+            divided(source, found.use),
             title="Divide by the keep probability",
         )
 
@@ -393,34 +394,6 @@ def _message(found: DropoutUse) -> str:
         f"the mask is never divided by the keep probability: activations in training are "
         f"`{keep}` times those in eval on average"
     )
-
-
-def _changes(found: DropoutUse, source: Source) -> tuple[Change, ...]:
-    """Divide by the keep probability, where it has a name and the product can be divided."""
-    node, keep = found.use.node, found.use.keep_text
-    if not keep:
-        return ()
-    match node:
-        case cst.BinaryOperation():
-            text = source.text(node.with_changes(lpar=(), rpar=()))
-            return (Change(node, "replace", f"{text} / {keep}"),)
-        case cst.AugAssign(value=value):
-            text = source.text(value)
-            if not isinstance(value, (cst.Name, cst.Attribute, cst.Call)) and not value.lpar:
-                text = f"({text})"
-            return (Change(value, "replace", f"{text} / {keep}"),)
-        case cst.Call(func=cst.Attribute(attr=cst.Name(value="mul_" | "masked_fill_"))):
-            divisor = keep[1:-1] if keep.startswith("(") else keep
-            return (Change(node, "after", f".div_({divisor})"),)
-        case cst.Call():
-            parent = source.parents[node]
-            plain = (cst.Return, cst.Assign, cst.Arg, cst.AnnAssign, cst.Element)
-            if isinstance(parent, plain) or (
-                isinstance(parent, cst.BinaryOperation)
-                and isinstance(parent.operator, (cst.Add, cst.Subtract))
-            ):
-                return (Change(node, "after", f" / {keep}"),)
-    return ()
 
 
 @rule.in_trace

@@ -3,7 +3,7 @@
 ## What it does
 Finds hand-written dropout whose mask keeps with the right probability but is divided by the drop
 probability, multiplied by the keep or the drop probability in training, or scaled twice, also
-after a dropout of torch that has scaled already.
+after a dropout of torch that has scaled already, or once in training and again in evaluation.
 
 ## Why is this bad
 The expected activation in training is not the activation in evaluation. For a drop probability of
@@ -27,10 +27,11 @@ def dropout(x, p):
 ```
 
 ## Fix safety
-There is no fix: which of the two numbers was meant is for the author to say.
+The fix divides by the keep probability where it is written in the same function, or takes the
+second division away. It changes what the network computes, so it is unsafe.
 
 ## Not seen
-Scales that are computed from the mask, or in another function.
+Scales that are computed from the mask, or in a function of another file.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
+from dropaudit.static.maskbranches import scales_again
 from dropaudit.static.maskevidence import (
     DropoutUse,
     dropout_uses,
@@ -50,6 +52,7 @@ from dropaudit.static.maskevidence import (
     means_keep,
     verdict,
 )
+from dropaudit.static.maskrepairs import rescaled
 from dropaudit.static.scalars import close
 from dropaudit.static.source import Report, Source
 
@@ -66,7 +69,14 @@ rule = Rule(
             def dropout(x, p):
                 mask = torch.rand_like(x) > p
                 return x * mask / p  # DRP102
-            """
+            """,
+            fixed="""
+            import torch
+
+            def dropout(x, p):
+                mask = torch.rand_like(x) > p
+                return x * mask / (1 - p)
+            """,
         ),
         Example(
             """
@@ -88,6 +98,20 @@ rule = Rule(
             def dropout_again(x, p, training):
                 x = F.dropout(x, p, training)
                 return x / (1 - p)  # DRP102
+
+            def make_mask(x, p):
+                keep = 1 - p
+                return torch.empty_like(x).bernoulli_(keep), 1 / keep
+
+            def dropout_by_parts(x, p):
+                mask, scale = make_mask(x, p)
+                return x * mask * scale * scale  # DRP102
+
+            def dropout_both_ways(x, p, training):
+                keep = 1 - p
+                if not training:
+                    return x * keep  # DRP102
+                return x * (torch.rand_like(x) < keep) / keep
             """
         ),
         Example(
@@ -154,11 +178,26 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
     """Report products whose scale contradicts their mask in a known way."""
     for found in dropout_uses(source):
         what = verdict(found.use.coins)
+        if what == "right" and not in_test(source, found.use.node):
+            for node in scales_again(source, found):
+                yield Report(node, _AGAIN)
         if found.use.spared or found.masks.words or what not in _SAID:
             continue
         if in_test(source, found.use.node) or (what == "drop" and not means_keep(source, found)):
             continue
-        yield Report(_where(found, what), _message(what, found.use.keep_known))
+        where = _where(found, what)
+        yield Report(
+            where,
+            _message(what, found.use.keep_known),
+            rescaled(source, found.use, what, where),
+            title="Scale by the keep probability once",
+        )
+
+
+_AGAIN = (
+    "evaluation multiplies by the keep probability, which training has divided by already: "
+    "activations are smaller in evaluation than in training"
+)
 
 
 def _where(found: DropoutUse, what: str) -> cst.CSTNode:

@@ -224,37 +224,6 @@ def _of_words(source: Source, use: Use) -> bool:
     )
 
 
-def calls_without_scale(source: Source, found: DropoutUse) -> Iterator[cst.Call]:
-    """Calls, all in training only, of a dropout that scales by `keep` in its eval branch."""
-    keep, function = found.use.coins[0].keep, found.masks.function
-    scaled = [node for f, node in found.masks.factors if close(f, keep)]
-    if not scaled or not all(_in_eval_branch(source, node) for node in scaled):
-        return
-    if any(close(f, 1 / keep) for f, _ in found.masks.factors) or found.masks.words:
-        return
-    calls = source.callers(function)
-    if all(_only_in_training(source, call) for call in calls):
-        yield from calls
-
-
-def _in_eval_branch(source: Source, node: cst.CSTNode) -> bool:
-    around = source.enclosing(node, (cst.If, cst.FunctionDef))
-    return isinstance(around, cst.If) and bool(
-        re.fullmatch(r"not (self\.)?(is_)?train(ing)?", source.text(around.test))
-    )
-
-
-def _only_in_training(source: Source, call: cst.Call) -> bool:
-    child: cst.CSTNode = call
-    for around in source.ancestors(call):
-        if isinstance(around, cst.If) and child is around.body:
-            test = source.text(around.test)
-            if re.search(r"\bself\.training\b", test) and not re.search(r"\b(not|or)\b", test):
-                return True
-        child = around
-    return False
-
-
 def _has_factor(masks: Masks, keep: float) -> bool:
     return masks.words or any(close(f, keep) or close(f, 1 / keep) for f, _ in masks.factors)
 

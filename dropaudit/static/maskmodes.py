@@ -17,7 +17,7 @@ from dropaudit.static.maskevidence import (
     has_layers,
     in_test,
 )
-from dropaudit.static.maskuses import Masks
+from dropaudit.static.maskuses import Masks, Use
 from dropaudit.static.modes import MODE_WORD
 from dropaudit.static.source import Source, self_attribute
 from dropaudit.static.walk import descend
@@ -38,22 +38,22 @@ _KEEPS_PARTS = re.compile(r"drop|keep_?(edge|node|prob|rate|ratio|p\b)", re.IGNO
 _EDGES = re.compile(r"edge|graph|node|sample|adj|neighbo", re.IGNORECASE)
 
 
-def masks_in_every_mode(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
-    """(node, what it is) for each mask or call of a mask that no mode switches off."""
+def masks_in_every_mode(source: Source) -> Iterator[tuple[cst.CSTNode, str, Use | None]]:
+    """(node, what it is, the use) for each mask or call of a mask that no mode switches off."""
     yielded: set[cst.CSTNode] = set()
     every = (
         *_in_modules(source),
-        *_through_helpers(source),
-        *_skipped_layers(source),
-        *_drawn_once(source),
+        *((*found, None) for found in _through_helpers(source)),
+        *((*found, None) for found in _skipped_layers(source)),
+        *((*found, None) for found in _drawn_once(source)),
     )
-    for node, what in every:
+    for node, what, use in every:
         if node not in yielded:
             yielded.add(node)
-            yield node, what
+            yield node, what, use
 
 
-def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
+def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str, Use | None]]:
     for found in dropout_uses(source):
         function = found.masks.function
         if any(c.ready for c in found.use.coins):
@@ -66,7 +66,7 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
                 continue
             drawn = via
         if _runs_in_every_mode(source, function, (drawn, found.use.node)):
-            yield drawn, "a dropout mask is drawn and applied"
+            yield drawn, "a dropout mask is drawn and applied", found.use
     for masks in source.masks.functions:
         facts = source.class_of(masks.function)
         if facts is None or not has_layers(source, masks.function):
@@ -79,7 +79,7 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
             if _KEEPS_PARTS.search(rate) and _runs_in_every_mode(
                 source, masks.function, (coin.draw, node)
             ):
-                yield coin.draw, "a random part is dropped"
+                yield coin.draw, "a random part is dropped", None
 
 
 def _helper_hears(source: Source, call: cst.CSTNode, draw: cst.CSTNode) -> bool:
@@ -89,7 +89,7 @@ def _helper_hears(source: Source, call: cst.CSTNode, draw: cst.CSTNode) -> bool:
     target = callee(source, call)
     if target is None or source.modes.call_guarded(call):
         return True
-    mode = _mode_parameter(target.function)
+    mode = mode_parameter(target.function)
     if mode is not None:
         return not target.complete or mode[0] in target.given
     function = source.function_of(draw)
@@ -144,7 +144,7 @@ def _through_helpers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
             _LAYER_DROP.search(function.name.value)
         ):
             continue
-        mode = _mode_parameter(function)
+        mode = mode_parameter(function)
         if mode is None and _hears_of_mode(source, masks):
             continue
         for call in source.callers(function):
@@ -226,7 +226,7 @@ def _hears_of_mode(source: Source, masks: Masks) -> bool:
     return any(source.modes.guards(n) for n in nodes) or source.modes.decides(masks.function.body)
 
 
-def _mode_parameter(function: cst.FunctionDef) -> tuple[str, int] | None:
+def mode_parameter(function: cst.FunctionDef) -> tuple[str, int] | None:
     """The name and position of a parameter for the mode that is on by default."""
     for at, param in enumerate(function.params.params):
         if MODE_WORD.match(param.name.value):

@@ -24,7 +24,7 @@ from dropaudit.static.chance import (
 )
 from dropaudit.static.maskuses import Masks, Use, Values, called_name, each, merged
 from dropaudit.static.scalars import RATE, Defaults, close
-from dropaudit.static.source import Source, number
+from dropaudit.static.source import Source, number, self_attribute
 
 RESCALING = re.compile(r"scale|norm(?!al_)|softmax|ratio", re.IGNORECASE)
 _ANOTHER_MASK = re.compile(r"mask|pad|valid", re.IGNORECASE)
@@ -252,7 +252,7 @@ class Products:
     def _describe(self, use: Use, keep: float) -> None:
         """Find an expression in reach for the keep probability, and its number if it has one."""
         known = Defaults(self._source)
-        near = [s for s in self._spelled if self._home(s[2]) is self._home(use.node)]
+        near = [s for s in self._spelled if self._is_in_reach(s[2], use.node)]
         best = list(self._spellings(use, keep, near, known))
         use.in_reach = bool(best)
         best = best or list(self._spellings(use, keep, self._spelled, known))
@@ -260,6 +260,13 @@ class Products:
         others = [value for value, one, _ in self._spelled if one == text]
         use.keep_name = text if all(close(v, keep) for v in others) else ""
         use.keep_text = text[1:-1] if text.startswith("((") and text.endswith("))") else text
+
+    def _is_in_reach(self, node: cst.CSTNode, of: cst.CSTNode) -> bool:
+        """Whether what `node` says means the same where `of` stands."""
+        if self._home(node) is self._home(of):
+            return True
+        classes = {f and f.node for f in map(self._source.class_of, (node, of))}
+        return len(classes) == 1 and bool(self_attribute(node))
 
     def _spellings(
         self,

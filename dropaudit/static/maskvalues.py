@@ -121,12 +121,21 @@ class Evaluator:
                     if len(every) == 1
                     else self.products.lost(tuple(v for e in every for v in e))
                 )
+            case cst.ListComp(elt=elt) | cst.GeneratorExp(elt=elt) if _draws(elt):
+                drawn = self._element(elt)
+                return drawn if _each_a_coin(drawn) else (Opaque(),)
             case cst.ListComp() | cst.GeneratorExp() | cst.SetComp():
                 return (Opaque(),) if _draws(node) else (Data(),)
             case cst.Integer() | cst.Float():
                 found = self._scalars.value(node)
                 return (Data(),) if found is None else (Number(found),)
         return (Data(),)
+
+    def _element(self, node: cst.BaseExpression) -> Values:
+        """One element of a comprehension; `1.0 if random() < p else 0.0` is a coin there."""
+        if isinstance(node, cst.IfExp):
+            return self._choose(self.value(node.test), node.body, node.orelse, node)
+        return self.value(node)
 
     def _named(self, node: cst.Name | cst.Attribute) -> Values:
         at = place(node)
@@ -309,6 +318,10 @@ class Evaluator:
             return lost
         found = self._scalars.value(call)
         return (Data(),) if found is None else (Number(found),)
+
+
+def _each_a_coin(values: Values) -> bool:
+    return all(isinstance(v, (Coin, Uniform)) for v in values)
 
 
 def _belong_together(every: list[Values]) -> bool:
