@@ -81,6 +81,19 @@ rule = Rule(
                 @staticmethod
                 def backward(ctx, grad):  # DRP302
                     return grad, None
+
+            def drop(x, p):
+                mask = (torch.rand_like(x) > p).to(x.dtype) / (1 - p)
+                return x * mask
+
+            class Helped(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    return drop(x, p)
+
+                @staticmethod
+                def backward(ctx, grad):  # DRP302
+                    return grad, None
             """,
         ),
         Example(

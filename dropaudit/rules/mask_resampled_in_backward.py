@@ -77,6 +77,34 @@ rule = Rule(
                 def backward(ctx, grad):
                     mask = (torch.rand_like(grad) > ctx.p).to(grad.dtype)  # DRP301
                     return grad * mask / (1 - ctx.p), None
+
+            def keep(x, p):
+                return (torch.rand_like(x) > p).to(x.dtype) / (1 - p)
+
+            class Helped(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    ctx.p = p
+                    return x * keep(x, p)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return grad * keep(grad, ctx.p), None  # DRP301
+
+            class ByMethod(torch.autograd.Function):
+                @staticmethod
+                def drop(x, p):
+                    mask = torch.empty_like(x).bernoulli_(1 - p)
+                    return x * mask / (1 - p)
+
+                @staticmethod
+                def forward(ctx, x, p):
+                    ctx.p = p
+                    return ByMethod.drop(x, p)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return ByMethod.drop(grad, ctx.p), None  # DRP301
             """,
         ),
         Example(
@@ -122,6 +150,22 @@ rule = Rule(
                     (gate,) = ctx.saved_tensors
                     beta = torch.empty(1).bernoulli_(0.5)
                     return grad * (gate + beta - gate * beta), None
+
+            def keep(x, p):
+                return (torch.rand_like(x) > p).to(x.dtype) / (1 - p)
+
+            def masked(x, mask):
+                return x * mask
+
+            class SavedByHelpers(Function):
+                @staticmethod
+                def forward(ctx, x, p):
+                    ctx.mask = keep(x, p)
+                    return masked(x, ctx.mask)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    return masked(grad, ctx.mask), None
 
             class NoisyGradient(Function):
                 @staticmethod

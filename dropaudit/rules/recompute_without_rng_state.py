@@ -4,7 +4,10 @@ A checkpoint that recomputes a dropout without the random state of the first run
 ## What it does
 
 Reports `torch.utils.checkpoint.checkpoint(..., preserve_rng_state=False)` and the same for
-`checkpoint_sequential`, where a dropout is visible inside what is checkpointed.
+`checkpoint_sequential` and `checkpoint_wrapper`, where a dropout is visible inside what is
+checkpointed. A checkpoint that is written by hand, as a `torch.autograd.Function` whose backward
+runs a function again, is reported where it keeps no random state and the file hands it a function
+with dropout.
 
 ## Why is this bad
 
@@ -29,7 +32,7 @@ x = checkpoint(self.block, x, use_reentrant=False)
 ## Fix safety
 
 The fix sets `preserve_rng_state=True`. It is unsafe: gradients change, and each checkpoint costs
-the time to save and restore the random state.
+the time to save and restore the random state. There is no fix for Functions.
 
 ## Not seen
 
@@ -51,18 +54,28 @@ from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.holders import shows_dropout
+from dropaudit.static.reruns import rerun
 from dropaudit.static.source import Change, Report, Source, is_name
 
 rule = Rule(
     "DRP303",
     "recompute-without-rng-state",
     __doc__,
-    triggers=(r"preserve_rng_state\s*=\s*False",),
+    triggers=(r"preserve_rng_state\s*=\s*False", r"\bdef backward\b"),
+    requires=(r"preserve_rng_state|enable_grad",),
     examples=(
         Example(
             """
+            from functools import partial
+
             import torch.nn as nn
             from torch.utils.checkpoint import checkpoint
+
+            def closed(module):
+                def forward(*inputs):
+                    return module(*inputs)
+
+                return forward
 
             class Block(nn.Module):
                 def __init__(self, dim, rate):
@@ -86,11 +99,24 @@ rule = Rule(
                     def run(y):
                         return self.head(y)
 
-                    return checkpoint(run, x, preserve_rng_state=False)  # DRP303
+                    x = checkpoint(run, x, preserve_rng_state=False)  # DRP303
+                    x = checkpoint(partial(self.run, 2), x, preserve_rng_state=False)  # DRP303
+                    return checkpoint(closed(self.head), x, preserve_rng_state=False)  # DRP303
+
+                def run(self, factor, x):
+                    return factor * self.head(x)
             """,
             fixed="""
+            from functools import partial
+
             import torch.nn as nn
             from torch.utils.checkpoint import checkpoint
+
+            def closed(module):
+                def forward(*inputs):
+                    return module(*inputs)
+
+                return forward
 
             class Block(nn.Module):
                 def __init__(self, dim, rate):
@@ -114,7 +140,99 @@ rule = Rule(
                     def run(y):
                         return self.head(y)
 
-                    return checkpoint(run, x, preserve_rng_state=True)
+                    x = checkpoint(run, x, preserve_rng_state=True)
+                    x = checkpoint(partial(self.run, 2), x, preserve_rng_state=True)
+                    return checkpoint(closed(self.head), x, preserve_rng_state=True)
+
+                def run(self, factor, x):
+                    return factor * self.head(x)
+            """,
+        ),
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            class Again(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, run, length, *args):
+                    ctx.run = run
+                    ctx.inputs = list(args[:length])
+                    ctx.weights = list(args[length:])
+                    with torch.no_grad():
+                        return ctx.run(*ctx.inputs)
+
+                @staticmethod
+                def backward(ctx, *grads):
+                    inputs = [x.detach().requires_grad_() for x in ctx.inputs]
+                    with torch.enable_grad():
+                        outputs = ctx.run(*inputs)  # DRP303
+                    found = torch.autograd.grad(outputs, inputs + ctx.weights, grads)
+                    return (None, None, *found)
+
+            def checkpoint(function, inputs, weights, flag):
+                if flag:
+                    return Again.apply(function, len(inputs), *inputs, *weights)
+                return function(*inputs)
+
+            class Block(nn.Module):
+                def __init__(self, dim, rate, save_memory):
+                    super().__init__()
+                    self.save_memory = save_memory
+                    self.layers = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(rate))
+
+                def forward(self, x):
+                    return checkpoint(self._forward, (x,), self.parameters(), self.save_memory)
+
+                def _forward(self, x):
+                    return x + self.layers(x)
+            """,
+        ),
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            class Again(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, run, x):
+                    ctx.run = run
+                    ctx.save_for_backward(x)
+                    return run(x)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    x = ctx.saved_tensors[0].detach().requires_grad_()
+                    with torch.enable_grad():
+                        out = ctx.run(x)
+                    torch.autograd.backward(out, grad)
+                    return None, x.grad
+
+            class AgainWithState(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, run, x):
+                    ctx.run = run
+                    ctx.state = torch.get_rng_state()
+                    ctx.save_for_backward(x)
+                    return run(x)
+
+                @staticmethod
+                def backward(ctx, grad):
+                    x = ctx.saved_tensors[0].detach().requires_grad_()
+                    with torch.random.fork_rng(), torch.enable_grad():
+                        torch.set_rng_state(ctx.state)
+                        out = ctx.run(x)
+                    torch.autograd.backward(out, grad)
+                    return None, x.grad
+
+            class Block(nn.Module):
+                def __init__(self, dim, rate):
+                    super().__init__()
+                    self.plain = nn.Sequential(nn.Linear(dim, dim), nn.ReLU())
+                    self.layers = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(rate))
+
+                def forward(self, x):
+                    return Again.apply(self.plain, AgainWithState.apply(self.layers, x))
             """,
         ),
         Example(
@@ -198,9 +316,11 @@ rule = Rule(
     ),
 )
 
+_WRAPPERS = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper"
 _CHECKPOINTS = {
     "torch.utils.checkpoint.checkpoint": "function",
     "torch.utils.checkpoint.checkpoint_sequential": "functions",
+    f"{_WRAPPERS}.checkpoint_wrapper": "module",
 }
 
 
@@ -221,6 +341,25 @@ def state_not_kept(call: cst.Call, source: Source) -> Iterator[Report]:
         (Change(flag.value, "replace", "True"),),
         title="Keep the random state",
     )
+
+
+@rule.in_source(cst.ClassDef)
+def state_not_kept_by_hand(node: cst.ClassDef, source: Source) -> Iterator[Report]:
+    """Backward runs again what forward ran, no state is kept, and what it runs drops."""
+    run = rerun(source, node)
+    if run is None:
+        return
+    for given in run.given:
+        if shows_dropout(source, given):
+            shown = " ".join(source.text(given).split())
+            shown = f"`{shown}`" if len(shown) < 50 else "a function with dropout"
+            yield Report(
+                run.call,
+                f"backward runs {shown} again with another dropout mask, because "
+                f"`{node.name.value}` keeps no random state: the gradients do not belong to the "
+                "prediction",
+            )
+            return
 
 
 @rule.in_trace

@@ -36,29 +36,57 @@ class FunctionFacts:
         """Whether both halves stand in this file and nothing says that they differ on purpose."""
         if self.forward is None or self.backward is None:
             return False
-        said = " ".join([self.facts.name, self.facts.node.get_docstring() or ""])
-        for method in (self.forward, self.backward):
-            said += " " + (method.get_docstring() or "")
-        return not _ON_PURPOSE.search(said)
+        said = [self.facts.name, self.facts.node.get_docstring() or ""]
+        for method in self._every():
+            if method not in (self.forward, self.backward):
+                said.append(method.name.value)
+            said.append(method.get_docstring() or "")
+        return not _ON_PURPOSE.search(" ".join(said))
 
     @property
     def replays(self) -> bool:
         """Whether a seed, a state or a generator is handed over."""
         return any(
             _REPLAY.search(node.value)
-            for method in (self.forward, self.backward)
-            if method is not None
+            for method in self._every()
             for node in descend(method)
             if isinstance(node, cst.Name)
         )
 
+    def _every(self) -> list[cst.FunctionDef]:
+        """Both halves and the helpers that they call."""
+        halves = [m for m in (self.forward, self.backward) if m is not None]
+        return halves + [helper for half in halves for _, helper in self.helpers(half)]
+
     def masks(self, method: cst.FunctionDef) -> list[cst.Call]:
-        """The draws of `method` that make a mask."""
-        return list(mask_draws(self._source, method.body))
+        """The draws of `method` that make a mask, and its calls of helpers that make one."""
+        found = list(mask_draws(self._source, method.body))
+        for call, helper in self.helpers(method):
+            if any(True for _ in mask_draws(self._source, helper.body)):
+                found.append(call)
+        return found
 
     def draws(self, method: cst.FunctionDef) -> list[cst.Call]:
-        """All draws of `method`."""
-        return list(draws(self._source, method.body))
+        """All draws of `method`, and its calls of helpers that draw."""
+        found = list(draws(self._source, method.body))
+        for call, helper in self.helpers(method):
+            if any(True for _ in draws(self._source, helper.body)):
+                found.append(call)
+        return found
+
+    def helpers(self, method: cst.FunctionDef) -> Iterator[tuple[cst.Call, cst.FunctionDef]]:
+        """The calls in `method` of functions of this file, and of methods by the class's name."""
+        for call in descend(method.body):
+            if not isinstance(call, cst.Call):
+                continue
+            helper: cst.CSTNode | None = self._source.definition(call.func)
+            match call.func:
+                case cst.Attribute(value=owner, attr=cst.Name(value=name)) if helper is None:
+                    known = self._source.definition(owner)
+                    if isinstance(known, cst.ClassDef):
+                        helper = self._source.facts(known).method(name)
+            if isinstance(helper, cst.FunctionDef) and helper is not method:
+                yield call, helper
 
     def gradient_names(self) -> set[str]:
         """The parameters of backward after the context."""
@@ -131,8 +159,19 @@ class FunctionFacts:
                 yield node.attr.value
 
     def multiplies_by(self, draw: cst.Call) -> bool:
-        """Whether forward multiplies something by what `draw` gives, directly or by a name."""
+        """Whether forward multiplies something by what `draw` gives, directly or by a name.
+
+        A helper that draws may do so itself.
+        """
         assert self.forward is not None
+        helper = next((h for c, h in self.helpers(self.forward) if c is draw), None)
+        if helper is not None and any(
+            self._multiplies(one, helper) for one in mask_draws(self._source, helper.body)
+        ):
+            return True
+        return self._multiplies(draw, self.forward)
+
+    def _multiplies(self, draw: cst.Call, function: cst.FunctionDef) -> bool:
         names = {""}
         for around in self._source.ancestors(draw):
             if isinstance(around, cst.BinaryOperation) and isinstance(
@@ -144,7 +183,7 @@ class FunctionFacts:
                 break
             if isinstance(around, cst.BaseStatement):
                 break
-        for node in descend(self.forward.body):
+        for node in descend(function.body):
             match node:
                 case cst.BinaryOperation(left=left, right=right, operator=cst.Multiply()):
                     sides = (left, right)

@@ -22,12 +22,29 @@ def shows_dropout(source: Source, node: cst.CSTNode, depth: int = 0) -> bool:
         return False
     if isinstance(node, cst.Lambda):
         return _body_shows(source, node.body, depth)
+    if isinstance(node, cst.Call) and _binds(source, node):
+        return any(shows_dropout(source, arg.value, depth + 1) for arg in node.args)
     definition = source.definition(node)
     if isinstance(definition, cst.FunctionDef):
         return _body_shows(source, definition.body, depth)
     if isinstance(definition, cst.ClassDef):
         return _class_shows(source, definition, depth)
     return any(_built_shows(source, value, depth) for value in _values(source, node))
+
+
+def _binds(source: Source, call: cst.Call) -> bool:
+    """Whether `call` gives a function that runs its arguments: `partial`, a local that closes."""
+    if source.name_of(call.func) in ("functools.partial", "partial"):
+        return True
+    maker = source.definition(call.func)
+    if not isinstance(maker, cst.FunctionDef):
+        return False
+    inner = {f.name.value for f in descend(maker.body) if isinstance(f, cst.FunctionDef)}
+    returned = [n.value for n in descend(maker.body) if isinstance(n, cst.Return)]
+    return any(
+        isinstance(v, cst.Lambda) or (isinstance(v, cst.Name) and v.value in inner)
+        for v in returned
+    )
 
 
 def _values(source: Source, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
