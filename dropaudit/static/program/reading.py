@@ -63,6 +63,11 @@ _OPERATORS: dict[type[ast.cmpop], str] = {
 }
 
 
+def may_hold_facts(data: bytes) -> bool:
+    """Whether a file can have facts; those of any other are empty."""
+    return _WORDS.search(data) is not None
+
+
 def read_facts(data: bytes) -> FileFacts:
     """The facts of a file. Raises `SyntaxError` or `ValueError` for what Python cannot parse.
 
@@ -70,7 +75,7 @@ def read_facts(data: bytes) -> FileFacts:
     >>> facts.classes[0].bases
     ('nn.Module',)
     """
-    if not _WORDS.search(data):
+    if not may_hold_facts(data):
         return FileFacts()  # a table, a parser, a test of something else: no model passes here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
