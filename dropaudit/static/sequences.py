@@ -184,3 +184,35 @@ def _is_super_sequential(source: Source, call: cst.Call) -> bool:
 def _in_sequential(source: Source, node: cst.CSTNode) -> bool:
     facts = source.class_of(node)
     return facts is not None and any(b.endswith("Sequential") for b in facts.foreign_bases)
+
+
+def is_in_order(source: Source, module: cst.BaseExpression) -> bool:
+    """Whether `module` is built into a Sequential, directly or through a list that is starred."""
+    for around in source.ancestors(module):
+        match around:
+            case cst.Call(func=cst.Attribute(value=receiver, attr=cst.Name(value=verb))) if (
+                verb in (*_ADDING, "extend")
+            ):
+                return _is_starred(source, receiver)
+            case cst.Call(func=func):
+                name = source.name_of(func) or source.text(func)
+                if name.rsplit(".", 1)[-1] not in ("OrderedDict", "dict", "list"):
+                    return name.endswith("Sequential") or _is_super_sequential(source, around)
+            case cst.AugAssign(target=target):
+                return _is_starred(source, target)
+            case cst.Assign(targets=[one]):
+                return _is_starred(source, one.target)
+            case cst.BaseStatement() | cst.BaseSmallStatement() | cst.Lambda():
+                return False
+    return False
+
+
+def _is_starred(source: Source, receiver: cst.BaseExpression) -> bool:
+    """Whether the function around makes a Sequential of all that `receiver` holds."""
+    text, function = source.text(receiver), source.function_of(receiver)
+    return any(
+        arg.star == "*" and source.text(arg.value) == text
+        for call in source.calls_by_name.get("Sequential", [])
+        if source.function_of(call) is function
+        for arg in call.args
+    )
