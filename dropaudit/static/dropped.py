@@ -315,10 +315,11 @@ class _Flow:
             return self._drop(call, found[0], found[1])
         func = call.func
         name = self.source.name_of(func)
-        method = func.attr.value if isinstance(func, cst.Attribute) else ""
-        if method in _SAME_METHODS and not name.startswith("torch."):
-            self._arguments(call)
-            return self.value(func.value)  # type: ignore[union-attr]
+        match func:
+            case cst.Attribute(value=owner, attr=cst.Name(value=method)):
+                if method in _SAME_METHODS and not name.startswith("torch."):
+                    self._arguments(call)
+                    return self.value(owner)
         if call.args and _SAME_FUNCTIONS.match(name):
             given = self._arguments(call)
             return given[0]

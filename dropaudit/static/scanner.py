@@ -157,6 +157,7 @@ def _edit(where: str, text: str, span: Span, place: _Places) -> Edit:
         "before": (span.outer_start, span.outer_start),
         "after": (span.outer_stop, span.outer_stop),
         "replace": (span.start, span.stop),
+        "whole": (span.outer_start, span.outer_stop),
         "inside": (span.stop - 1, span.stop - 1),
     }[where]
     return Edit(place.byte(start), place.byte(stop), text)

@@ -37,10 +37,13 @@ FunctionLike = (cst.FunctionDef, cst.Lambda)
 
 @dataclass(frozen=True)
 class Change:
-    """Text to put before, after or in place of a node, or before a call's closing parenthesis."""
+    """Text to put before, after or in place of a node, or before a call's closing parenthesis.
+
+    `whole` is in place of a node with its parentheses, or of a line with its indent and end.
+    """
 
     node: cst.CSTNode
-    where: Literal["before", "after", "replace", "inside"]
+    where: Literal["before", "after", "replace", "whole", "inside"]
     text: str
 
 
