@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
 from dropaudit.static.program.facts import FileFacts
+from dropaudit.static.program.following import follow
+from dropaudit.static.program.resolve import Resolver
+from dropaudit.static.program.sightings import Sightings
 from dropaudit.static.record import Claim, Options
 
 
@@ -26,6 +30,16 @@ class Project:
         self.reported = frozenset(self.files if reported is None else reported)
         self.options = options
         self._claims = tuple(claims)
+
+    @cached_property
+    def resolver(self) -> Resolver:
+        """Which thing a name stands for."""
+        return Resolver(self.files)
+
+    @cached_property
+    def sightings(self) -> Sightings:
+        """What happens to the models of the program, seen by following it."""
+        return follow(self.resolver, self.options)
 
     def claims(self, code: str) -> list[Claim]:
         """What checks of single files would report under `code` if the program agrees."""

@@ -64,7 +64,7 @@ class Resolver:
     """Resolves names over the facts of all files."""
 
     def __init__(self, files: Mapping[str, FileFacts]) -> None:
-        self._files = files
+        self.files = files
         self._modules: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         self._names: dict[str, dict[str, Symbol | str]] = {}
         self._known: dict[tuple[str, str], Symbol | None] = {}
@@ -81,7 +81,7 @@ class Resolver:
     def class_facts(self, ref: ClassRef) -> ClassFacts:
         """The facts of a class that was resolved."""
         if ref.path not in self._classes:
-            found = self._files[ref.path].classes
+            found = self.files[ref.path].classes
             self._classes[ref.path] = {one.qualified: one for one in found}
         return self._classes[ref.path][ref.qualified]
 
@@ -92,7 +92,7 @@ class Resolver:
     def functions(self, path: str) -> Mapping[str, FunctionFacts]:
         """The functions of a file by qualified name; of two with one name the last."""
         if path not in self._functions:
-            found = self._files[path].functions
+            found = self.files[path].functions
             self._functions[path] = {one.qualified: one for one in found}
         return self._functions[path]
 
@@ -144,7 +144,7 @@ class Resolver:
 
     def subclasses(self, ref: ClassRef) -> Iterator[ClassRef]:
         """The classes of the project that build on `ref`, by path and name."""
-        for path, facts in self._files.items():
+        for path, facts in self.files.items():
             for one in facts.classes:
                 other = ClassRef(path, one.qualified)
                 if other != ref and ref in self.lineage(other):
@@ -174,10 +174,10 @@ class Resolver:
             return symbol or External(canonical(found.lstrip(".")))
         if found is not None:
             return found
-        for star in self._files[path].stars:
+        for star in self.files[path].stars:
             module = self._imported(path, star, depth + 1)
             if isinstance(module, ModuleRef):
-                exports = self._files[module.path].exports
+                exports = self.files[module.path].exports
                 if exports is None and name.startswith("_"):
                     continue
                 if exports is not None and name not in exports:
@@ -192,7 +192,7 @@ class Resolver:
     def _table(self, path: str) -> dict[str, Symbol | str]:
         """The names of a module: symbols, or for imports what is imported."""
         if path not in self._names:
-            facts = self._files[path]
+            facts = self.files[path]
             table: dict[str, Symbol | str] = {}
             for one in facts.imports:
                 # of two (`try: import fast` / `except: fast = None`) the first is the intention
@@ -247,7 +247,7 @@ class Resolver:
                 return found
             case ClassRef(path, qualified):
                 inner = f"{qualified}.{name}"
-                if any(one.qualified == inner for one in self._files[path].classes):
+                if any(one.qualified == inner for one in self.files[path].classes):
                     return ClassRef(path, inner)
                 return self.method(symbol, name)
         return None
@@ -260,7 +260,7 @@ class Resolver:
                 folder = posixpath.dirname(folder) if folder else ".."
             stem = posixpath.join(folder, *name.split(".")) if name else folder
             for candidate in (f"{stem}.py", posixpath.join(stem, "__init__.py")):
-                if candidate in self._files:
+                if candidate in self.files:
                     return candidate
             return None
         if not name or name == "torch" or name.startswith("torch."):

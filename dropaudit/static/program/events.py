@@ -1,0 +1,113 @@
+"""What happens to models: forward passes, backward passes, optimizer steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dropaudit.static.program import library
+from dropaudit.static.program.code import Argument, Call, Constant, Span
+from dropaudit.static.program.frames import Context
+from dropaudit.static.program.heap import Heap
+from dropaudit.static.program.sightings import Sightings, Training, Verdict, Visit
+from dropaudit.static.program.values import Event, Mode, Object, Origin, State
+
+
+class Events:
+    """Enters what happens into the sightings."""
+
+    def __init__(self, heap: Heap, seen: Sightings) -> None:
+        self._heap = heap
+        self._seen = seen
+
+    # -- forward ---------------------------------------------------------------------------
+
+    def forward(self, ctx: Context, state: State, thing: Object, node: Call) -> None:
+        """A model was called."""
+        mode = state.modes.get(thing.number)
+        if mode is None:
+            return
+        volatile = any(a.name == "volatile" and a.value == Constant(True) for a in _deep(node))
+        grad = state.grad and not ctx.grad_off and not volatile
+        if grad:
+            state.pending[thing.number] = mode
+            state.stepped.pop(thing.number, None)
+        if self._is_evaluation(ctx, grad):
+            self._visit(ctx, state, thing, mode, node)
+
+    def _is_evaluation(self, ctx: Context, grad: bool) -> bool:
+        """Whether models are judged, or used, where we are."""
+        path, name = ctx.frame.path, ctx.frame.qualified
+        last = name.rpartition(".")[2]
+        if ctx.trains or library.TEST_FILE.search(path) or library.SPARED.search(last):
+            return False
+        if not grad:
+            if ctx.held_out or ctx.measures:
+                return True
+            return bool(library.EVALUATES.search(last)) and not ctx.function_trains
+        return bool(library.STRICTLY_EVALUATES.search(last)) and not ctx.function_trains
+
+    def _visit(self, ctx: Context, state: State, thing: Object, mode: Mode, node: Call) -> None:
+        origin = self._heap.origins[thing.number]
+        at = Event(ctx.frame.path, node.where, ctx.frame.qualified)
+        layer, _ = self._heap.layer(thing)
+        verdict: Verdict = "open"
+        if ctx.hidden or mode.kind in ("eval", "unknown"):
+            verdict = "right"
+        elif mode.kind == "train" and (mode.trained or mode.loaded) and layer:
+            verdict = "wrong"
+        mate = None
+        for number in sorted(mode.mates):
+            other = state.modes.get(number)
+            if other is not None and other.kind == "eval" and other.switch is not None:
+                mate = mate or other.switch
+        self._seen.visits.setdefault(Visit(at, origin, verdict, layer, ctx.way, mode.switch, mate))
+
+    # -- backward --------------------------------------------------------------------------
+
+    def backward(self, ctx: Context, state: State, where: Span) -> None:
+        """A backward pass went through the models that were called since the last."""
+        mates = frozenset(state.pending)
+        for number, mode in state.pending.items():
+            current = state.modes.get(number, mode)
+            if mode.kind == "eval":
+                if mode.switch is not None and mode.trained:
+                    state.stepped[number] = mode
+                continue
+            if mode.evaluated is not None and mode.kind == "train":
+                self._training(ctx, Object(number), mode.evaluated, where, undone=True)
+            state.modes[number] = replace(
+                current, trained=True, evaluated=None, mates=(current.mates | mates) - {number}
+            )
+        state.pending.clear()
+
+    def step(self, ctx: Context, state: State, where: Span, stepper: Origin) -> None:
+        """An optimizer took a step."""
+        if "sched" in stepper.name.lower():
+            return
+        for number, mode in state.stepped.items():
+            assert mode.switch is not None
+            self._training(ctx, Object(number), mode.switch, where, undone=False)
+        state.stepped.clear()
+
+    def _training(
+        self, ctx: Context, thing: Object, evaluated: Event, where: Span, undone: bool
+    ) -> None:
+        origin = self._heap.origins[thing.number]
+        layer, whole = self._heap.layer(thing)
+        if not layer and whole and origin.symbol is not None:
+            return
+        at = Event(ctx.frame.path, where, ctx.frame.qualified)
+        training = Training(evaluated, origin, at, ctx.way, undone, layer)
+        self._seen.trainings.setdefault(training)
+
+
+def _deep(node: Call) -> list[Argument]:
+    """The arguments of a call and of the calls in its arguments."""
+    found: list[Argument] = []
+    stack = [node]
+    while stack:
+        for argument in stack.pop().arguments:
+            found.append(argument)
+            if isinstance(argument.value, Call):
+                stack.append(argument.value)
+    return found

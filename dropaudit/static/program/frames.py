@@ -1,0 +1,34 @@
+"""Where the interpreter is: the function it is in, and what surrounds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dropaudit.static.program.resolve import FunctionRef
+from dropaudit.static.program.sightings import Way
+from dropaudit.static.program.values import Frame, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The frame and what holds for the statement that is run in it.
+
+    `hidden` says that a decorator around may have switched modes. `trains`, `measures` and
+    `held_out` speak of the innermost loop, or of the function where there is none: whether a
+    backward pass is made in it, whether results are measured, whether it goes over held-out data.
+    """
+
+    frame: Frame
+    chain: tuple[FunctionRef, ...] = ()
+    steps: tuple[Step, ...] = ()
+    grad_off: bool = False
+    hidden: bool = False
+    trains: bool = False
+    function_trains: bool = False
+    measures: bool = False
+    held_out: bool = False
+    loop_line: int = 0
+
+    @property
+    def way(self) -> Way:
+        return Way(self.steps, self.loop_line)

@@ -1,0 +1,220 @@
+"""The things that a program makes: their identity, their attributes, their modes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
+
+from dropaudit.static.program import library
+from dropaudit.static.program.code import Attribute, Call, Expression, dotted
+from dropaudit.static.program.layers import Layers
+from dropaudit.static.program.patterns import matches_any
+from dropaudit.static.program.resolve import (
+    ClassRef,
+    External,
+    FunctionRef,
+    ModuleRef,
+    Resolver,
+    Symbol,
+)
+from dropaudit.static.program.values import (
+    UNKNOWN,
+    Class,
+    Event,
+    Foreign,
+    Function,
+    Mode,
+    ModeKind,
+    Module,
+    Object,
+    Origin,
+    Plain,
+    State,
+    Values,
+    one,
+)
+from dropaudit.static.record import Options
+
+
+class Heap:
+    """Numbers things by where they are made, so that a loop makes the same thing again."""
+
+    def __init__(self, resolver: Resolver, layers: Layers, options: Options) -> None:
+        self._resolver = resolver
+        self._layers = layers
+        self._options = options
+        self._numbers: dict[Hashable, int] = {}
+        self.origins: dict[int, Origin] = {}
+        self._children: dict[int, set[int]] = {}
+
+    # -- identity --------------------------------------------------------------------------
+
+    def number(self, *key: Hashable) -> int:
+        """The number of whatever `key` identifies, the same each time."""
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def make(self, state: State, origin: Origin, kind: ModeKind | None, *key: Hashable) -> Object:
+        """A new thing; one with a mode where `kind` is given. It has no attributes yet."""
+        number = self.number(*key)
+        self.origins[number] = origin
+        if origin.parent is not None:
+            self._children.setdefault(origin.parent, set()).add(number)
+        self._clear(state, number)
+        if kind is not None:
+            state.modes[number] = Mode(kind)
+        return Object(number)
+
+    def someone(self, state: State, number: int, name: str) -> Values:
+        """The thing behind a variable or attribute of which nothing is known."""
+        key = "someone", number, name
+        fresh = key not in self._numbers
+        mine = self.number(*key)
+        if fresh:
+            parent = number if number in self.origins else None
+            above = self.origins.get(number)
+            symbol = self._held_symbol(above, name)
+            is_model = isinstance(symbol, ClassRef) and self._layers.is_module(symbol)
+            self.origins[mine] = Origin(symbol, is_model, name, None, parent, is_given=True)
+            if parent is not None:
+                self._children.setdefault(parent, set()).add(mine)
+        if mine not in state.modes:
+            above_mode = state.modes.get(number)
+            known = above_mode is not None and self.origins[number].is_model
+            state.modes[mine] = above_mode if known and above_mode else Mode("given")
+        return one(Object(mine))
+
+    def _held_symbol(self, above: Origin | None, name: str) -> Symbol | None:
+        """The class of what a class puts on `self.name`, if all that it puts there is one."""
+        if above is None or not isinstance(above.symbol, ClassRef):
+            return None
+        found: set[Symbol | None] = set()
+        for ref in self._resolver.lineage(above.symbol):
+            if isinstance(ref, ClassRef):
+                for held in self._resolver.class_facts(ref).held:
+                    if held.name == name:
+                        found.add(self._built(ref.path, held.value))
+        return found.pop() if len(found) == 1 else None
+
+    def _built(self, path: str, value: Expression) -> Symbol | None:
+        while isinstance(value, Call):
+            match value.function:
+                case Attribute(inner, name) if name in library.SAME_METHODS:
+                    value = inner
+                    continue
+            name = dotted(value.function)
+            return self._resolver.resolve(path, name) if name else None
+        return None
+
+    # -- attributes ------------------------------------------------------------------------
+
+    def store(self, state: State, number: int, name: str, values: Values) -> None:
+        """`name = values`; what is unknown is another thing than before."""
+        state.cells[number, name] = values
+        if not values:
+            mine = self._numbers.get(("someone", number, name))
+            if mine is not None:
+                self._clear(state, mine)
+            return
+        for value in values:
+            if isinstance(value, Object):
+                origin = self.origins[value.number]
+                if not origin.name:
+                    self.origins[value.number] = replace(origin, name=name)
+
+    def _clear(self, state: State, number: int) -> None:
+        """Forget the attributes and modes of a thing and of what belongs to it."""
+        for each in (number, *self._below(number)):
+            state.modes.pop(each, None)
+            state.pending.pop(each, None)
+            if each != number or number in self.origins:
+                for key in [key for key in state.cells if key[0] == each]:
+                    del state.cells[key]
+
+    def _below(self, number: int) -> Iterator[int]:
+        for child in sorted(self._children.get(number, ())):
+            yield child
+            yield from self._below(child)
+
+    def family(self, state: State, thing: Object) -> list[int]:
+        """A model and the models in it: its attributes, and those that it was built around."""
+        found: dict[int, None] = {}
+        stack = [thing.number]
+        while stack:
+            number = stack.pop()
+            if number in found:
+                continue
+            found[number] = None
+            stack.extend(sorted(self._children.get(number, ())))
+            stack.extend(each.number for each in self.origins[number].holds)
+            for (owner, _), values in state.cells.items():
+                if owner == number:
+                    stack.extend(v.number for v in values if isinstance(v, Object))
+        return list(found)
+
+    # -- modes -----------------------------------------------------------------------------
+
+    def switch(self, state: State, thing: Object, kind: ModeKind, event: Event) -> None:
+        """`thing.train()`, `thing.eval()`, or a switch of which nothing is known."""
+        for number in self.family(state, thing):
+            old = state.modes.get(number)
+            if old is None:
+                if number != thing.number:
+                    continue
+                old = Mode("given")
+            evaluated = event if kind == "eval" else old.evaluated
+            state.modes[number] = replace(old, kind=kind, switch=event, evaluated=evaluated)
+
+    def lose(self, state: State, thing: Object) -> None:
+        """Something unknown may have switched a thing, or what it holds."""
+        for number in self.family(state, thing):
+            old = state.modes.get(number)
+            if old is not None and old.kind != "given":
+                state.modes[number] = replace(old, kind="unknown", switch=None)
+
+    def load(self, state: State, thing: Object) -> None:
+        """Weights were loaded into a model."""
+        for number in self.family(state, thing):
+            if (old := state.modes.get(number)) is not None:
+                state.modes[number] = replace(old, loaded=True)
+
+    # -- what they are ---------------------------------------------------------------------
+
+    def symbol_value(self, symbol: Symbol) -> Values:
+        """A symbol as a value."""
+        match symbol:
+            case ClassRef():
+                return one(Class(symbol))
+            case FunctionRef():
+                return one(Function(symbol))
+            case ModuleRef(path):
+                return one(Module(path))
+            case External(name):
+                if name in ("True", "False", "None"):
+                    return one(Plain({"True": True, "False": False}.get(name)))
+                return one(Foreign(name))
+        return UNKNOWN
+
+    def is_framework(self, symbol: Symbol | None) -> bool:
+        """Whether a framework switches the modes of what `symbol` builds."""
+        match symbol:
+            case ClassRef():
+                every = self._resolver.lineage(symbol)
+                names = [o.dotted.lstrip("?") for o in every if isinstance(o, External)]
+                names += [o.qualified for o in every if isinstance(o, ClassRef)]
+                outside = names[: sum(isinstance(o, External) for o in every)]
+            case External(name):
+                names = outside = [name]
+            case _:
+                return False
+        return any(library.FRAMEWORKS.search(name) for name in outside) or any(
+            matches_any(name, self._options.framework_bases) for name in names
+        )
+
+    def layer(self, thing: Object) -> tuple[str, bool]:
+        """The layer inside a model that acts by mode, and whether all of it could be seen."""
+        origin = self.origins[thing.number]
+        inside = self._layers.inside(origin.symbol)
+        return inside.given(origin.rates), not inside.unknown
+
+    def is_model(self, thing: Object) -> bool:
+        return self.origins[thing.number].is_model

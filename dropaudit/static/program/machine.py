@@ -1,0 +1,591 @@
+"""An interpreter of programs that knows nothing but models and their modes.
+
+It follows every path of every function that is worth it: calls are entered, branches split where
+the modes differ, loops run until nothing changes. Values that it cannot know are unknown, and what
+an unknown function does to a model that it is given makes that model's mode unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from dropaudit.static.program import library
+from dropaudit.static.program.calling import Calling
+from dropaudit.static.program.code import (
+    Assign,
+    Attribute,
+    Call,
+    Choice,
+    Compare,
+    Constant,
+    Define,
+    Do,
+    Each,
+    Element,
+    Expression,
+    If,
+    Import,
+    Inner,
+    Leave,
+    Loop,
+    Mix,
+    Name,
+    Not,
+    Return,
+    Several,
+    Statement,
+    Try,
+    With,
+    dotted,
+)
+from dropaudit.static.program.frames import Context
+from dropaudit.static.program.heap import Heap
+from dropaudit.static.program.layers import Layers
+from dropaudit.static.program.resolve import ClassRef, FunctionRef, GlobalRef, Resolver
+from dropaudit.static.program.sightings import Sightings
+from dropaudit.static.program.units import Units, measures
+from dropaudit.static.program.values import (
+    UNKNOWN,
+    Class,
+    Foreign,
+    Frame,
+    Function,
+    Group,
+    Module,
+    Object,
+    Plain,
+    State,
+    Values,
+    merged,
+    objects,
+    one,
+    union,
+)
+from dropaudit.static.record import Options
+
+_STATEMENTS = 20_000  # of one entry, those in functions that it calls included
+_ROUNDS = 3  # of a loop
+_UNROLLED = 6  # elements of a container that a loop takes one by one
+
+Outcome = tuple[State, Values]
+
+
+class TooLong(Exception):
+    """A program takes more statements than the interpreter has patience for."""
+
+
+@dataclass(slots=True)
+class Exits:
+    """How control left a block other than by its end."""
+
+    returned: list[Outcome] = field(default_factory=list)
+    broken: list[State] = field(default_factory=list)
+    continued: list[State] = field(default_factory=list)
+
+
+class Machine:
+    """Statements and expressions; what calls do is in `calling`, what things are in `heap`."""
+
+    def __init__(self, resolver: Resolver, options: Options) -> None:
+        self.resolver = resolver
+        self.units = Units(resolver)
+        self.layers = Layers(resolver)
+        self.heap = Heap(resolver, self.layers, options)
+        self.seen = Sightings()
+        self._calls = Calling(self)
+        self._left = 0
+
+    def run(self, ref: FunctionRef) -> None:
+        """Interpret a function of which nothing is known that is passed to it, or a module."""
+        self._left = _STATEMENTS
+        try:
+            self._calls.enter(ref)
+        except TooLong:
+            self.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
+
+    def tick(self) -> None:
+        """Count a statement; raises `TooLong` when there were too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooLong
+
+    # -- statements ------------------------------------------------------------------------
+
+    def block(
+        self, ctx: Context, states: list[State], body: Iterable[Statement], exits: Exits
+    ) -> list[State]:
+        """The states after `body`."""
+        for statement in body:
+            if not states:
+                break
+            self.tick()
+            states = merged(self._statement(ctx, states, statement, exits))
+        return states
+
+    def _statement(
+        self, ctx: Context, states: list[State], statement: Statement, exits: Exits
+    ) -> list[State]:
+        match statement:
+            case Do(value):
+                if isinstance(value, Call) and dotted(value.function) in library.EXITS:
+                    return []
+                return [after for state in states for after, _ in self.value(ctx, state, value)]
+            case Assign(targets, value):
+                return self._assign(ctx, states, targets, value)
+            case Return(value):
+                for state in states:
+                    if value is None:
+                        exits.returned.append((state, one(Plain(None))))
+                    else:
+                        exits.returned.extend(self.value(ctx, state, value))
+                return []
+            case If():
+                return self._if(ctx, states, statement, exits)
+            case Loop():
+                return self._loop(ctx, states, statement, exits)
+            case With():
+                return self._with(ctx, states, statement, exits)
+            case Try(body, handlers, orelse, final):
+                start = [state.copy() for state in states]
+                after = self.block(ctx, states, body, exits)
+                caught = after or start
+                ends = self.block(ctx, [s.copy() for s in after], orelse, exits)
+                for handler in handlers:
+                    ends += self.block(ctx, [s.copy() for s in caught], handler, exits)
+                ends = merged(ends)
+                if final:
+                    ends = self.block(ctx, ends, final, exits)
+                    exits.returned = [
+                        (after, value)
+                        for state, value in exits.returned
+                        for after in self.block(ctx, [state], final, Exits())
+                    ]
+                return ends
+            case Leave(how):
+                if how == "break":
+                    exits.broken.extend(states)
+                elif how == "continue":
+                    exits.continued.extend(states)
+                return []
+            case Define(name, qualified, is_class):
+                path = ctx.frame.path
+                defined = (
+                    one(Class(ClassRef(path, qualified)))
+                    if is_class
+                    else one(Function(FunctionRef(path, qualified), frame=ctx.frame))
+                )
+                for state in states:
+                    state.cells[ctx.frame.number, name] = defined
+                return states
+            case Import(name, imported):
+                symbol = self.resolver.imported(ctx.frame.path, imported)
+                for state in states:
+                    state.cells[ctx.frame.number, name] = self.heap.symbol_value(symbol)
+                return states
+        return states
+
+    def _assign(
+        self,
+        ctx: Context,
+        states: list[State],
+        targets: tuple[Expression, ...],
+        value: Expression,
+    ) -> list[State]:
+        result: list[State] = []
+        for state in states:
+            for after, values in self.value(ctx, state, value):
+                for target in targets:
+                    self.bind(ctx, after, target, values)
+                result.append(after)
+        return result
+
+    def bind(self, ctx: Context, state: State, target: Expression, values: Values) -> None:
+        """Give `target` what was computed; a thing without a name is called by it."""
+        match target:
+            case Name(name):
+                number = ctx.frame.number
+                if name in ctx.frame.elsewhere:
+                    number = self._owner_of_name(ctx.frame, name)
+                self.heap.store(state, number, name, values)
+            case Attribute(owner, name):
+                owners = objects(self.read(ctx, state, owner))
+                if name == "training":
+                    for each in owners:
+                        self.heap.lose(state, each)
+                elif len(owners) == 1:
+                    self.heap.store(state, owners[0].number, name, values)
+                else:
+                    for each in owners:
+                        known = state.cells.get((each.number, name), UNKNOWN)
+                        state.cells[each.number, name] = union(known, values)
+            case Several(items):
+                parts = _unpacked(values, len(items))
+                for item, part in zip(items, parts, strict=True):
+                    self.bind(ctx, state, item, part)
+            case Element(container):
+                held = self.read(ctx, state, container)
+                groups = [v for v in held if isinstance(v, Group)]
+                if len(held) == len(groups) == 1:
+                    grown = one(Group((*groups[0].items, values)))
+                    self.bind(ctx, state, container, grown if values else UNKNOWN)
+
+    def _owner_of_name(self, frame: Frame, name: str) -> int:
+        """The variables in which a `global` or `nonlocal` name lives."""
+        around = frame.around
+        while around is not None:
+            if name in around.names and around.qualified:
+                return around.number
+            around = around.around
+        return self.heap.number("module", frame.path)
+
+    def _if(self, ctx: Context, states: list[State], node: If, exits: Exits) -> list[State]:
+        result: list[State] = []
+        key = ctx.frame.number, node.text
+        for state in states:
+            for after, values in self.value(ctx, state, node.test):
+                known = truth(values)
+                if known is None:
+                    known = after.decided.get(key)
+                if known is not None:
+                    result += self.block(ctx, [after], node.body if known else node.orelse, exits)
+                    continue
+                yes, no = after.copy(), after
+                yes.decided[key], no.decided[key] = True, False
+                result += self.block(ctx, [yes], node.body, exits)
+                result += self.block(ctx, [no], node.orelse, exits)
+        return result
+
+    def _loop(self, ctx: Context, states: list[State], node: Loop, exits: Exits) -> list[State]:
+        inside = self._loop_context(ctx, node)
+        if node.target is not None:
+            unrolled = self._unrolled(ctx, states, node)
+            if unrolled is not None:
+                return self._each_element(inside, unrolled, node, exits)
+        started: list[State] = []
+        for state in states:
+            for after, values in self.value(ctx, state, node.source):
+                if node.target is not None:
+                    self.bind(ctx, after, node.target, elements(values))
+                started.append(after)
+        ends: list[State] = []
+        current = merged(started)
+        seen: set[object] = set()
+        for _ in range(_ROUNDS):
+            seen.update(state.key() for state in current)
+            mine = Exits(returned=exits.returned)
+            for state in current:
+                state.decided = {}
+                if node.target is not None:
+                    self._forget(inside, state, node.target)
+            after_body = self.block(inside, [s.copy() for s in current], node.body, mine)
+            current = merged([*after_body, *mine.continued])
+            ends += [s.copy() for s in current]
+            ends += mine.broken
+            if all(state.key() in seen for state in current):
+                break
+        ends = merged(ends)
+        return self.block(ctx, ends, node.orelse, exits) if node.orelse else ends
+
+    def _forget(self, ctx: Context, state: State, target: Expression) -> None:
+        """An unknown loop variable is another thing in each round."""
+        for name in _names(target):
+            if not state.cells.get((ctx.frame.number, name)):
+                self.heap.store(state, ctx.frame.number, name, UNKNOWN)
+
+    def _unrolled(
+        self, ctx: Context, states: list[State], node: Loop
+    ) -> list[tuple[State, list[Values]]] | None:
+        """The elements of a short container of objects, for a loop to take one by one."""
+        found: list[tuple[State, list[Values]]] = []
+        for state in states:
+            values = self.peek(ctx, state, node.source)
+            groups = [v for v in values if isinstance(v, Group)]
+            if len(groups) != 1 or len(values) != 1 or len(groups[0].items) > _UNROLLED:
+                return None
+            if not any(objects(item) for item in groups[0].items):
+                return None
+            found.append((state, list(groups[0].items)))
+        return found
+
+    def _each_element(
+        self, ctx: Context, started: list[tuple[State, list[Values]]], node: Loop, exits: Exits
+    ) -> list[State]:
+        ends: list[State] = []
+        for state, items in started:
+            current = [state]
+            for item in items:
+                mine = Exits(returned=exits.returned)
+                for each in current:
+                    assert node.target is not None
+                    self.bind(ctx, each, node.target, item)
+                current = merged([*self.block(ctx, current, node.body, mine), *mine.continued])
+                ends += mine.broken
+            ends += current
+        return merged(ends)
+
+    def _loop_context(self, ctx: Context, node: Loop) -> Context:
+        written = " ".join(_written(node.source))
+        held_out = ctx.held_out or any(library.HELD_OUT.search(w) for w in written.split())
+        trains = self.units.body_trains(node.body, ctx.frame.ref)
+        return replace(
+            ctx,
+            trains=trains,
+            held_out=held_out and not trains,
+            measures=not trains and (ctx.measures or measures(node.body)),
+            loop_line=node.line,
+        )
+
+    def _with(self, ctx: Context, states: list[State], node: With, exits: Exits) -> list[State]:
+        inside = ctx
+        restored: list[Object] = []
+        for value, target in node.items:
+            states, entered, hidden = self._enter(inside, states, value, target)
+            inside = replace(inside, grad_off=inside.grad_off or entered)
+            restored += hidden
+        if not restored:
+            return self.block(inside, states, node.body, exits)
+        result: list[State] = []
+        for state in states:  # a context that is given a model may switch it, and back
+            before = {each.number: state.modes.get(each.number) for each in restored}
+            for each in restored:
+                self.heap.lose(state, each)
+            for after in self.block(inside, [state], node.body, exits):
+                for number, mode in before.items():
+                    if mode is not None:
+                        after.modes[number] = mode
+                result.append(after)
+        return result
+
+    def _enter(
+        self, ctx: Context, states: list[State], value: Expression, target: Expression | None
+    ) -> tuple[list[State], bool, list[Object]]:
+        """The states inside of a context, whether it turns gradients off, whom it may switch."""
+        function = value.function if isinstance(value, Call) else value
+        symbol = self.resolver.resolve(ctx.frame.path, dotted(function)) if function else None
+        name = getattr(symbol, "dotted", dotted(function))
+        off = name in library.GRAD_OFF or name.rpartition(".")[2] in ("no_grad", "inference_mode")
+        if name.rpartition(".")[2] == "set_grad_enabled" and isinstance(value, Call):
+            off = value.arguments[:1] != () and value.arguments[0].value == Constant(False)
+        given: list[Object] = []
+        result: list[State] = []
+        for state in states:
+            if isinstance(value, Call) and not off:
+                arguments = (self.peek(ctx, state, a.value) for a in value.arguments)
+                given += [each for values in arguments for each in objects(values)]
+                if isinstance(function, Attribute):
+                    given += objects(self.peek(ctx, state, function.value))
+            known = symbol is None or not library.HARMLESS.search(name)
+            if isinstance(value, Call) and given and known:
+                outcomes = [(state, UNKNOWN)]
+            else:
+                outcomes = self.value(ctx, state, value) if not off else [(state, UNKNOWN)]
+            for after, values in outcomes:
+                if target is not None:
+                    self.bind(ctx, after, target, values)
+                result.append(after)
+        models = [each for each in given if any(each.number in s.modes for s in result)]
+        keeps = name.rpartition(".")[2] in ("no_sync", "accumulate", "autocast", "join", "summon")
+        return result, off, [] if keeps else models
+
+    # -- expressions -----------------------------------------------------------------------
+
+    def value(self, ctx: Context, state: State, node: Expression) -> list[Outcome]:
+        """What `node` is, in each of the states in which its evaluation may end."""
+        match node:
+            case Call():
+                return self._calls.call(ctx, state, node)
+            case Choice(test, left, right):
+                return self._choice(ctx, state, test, left, right)
+            case Several(items) | Mix(items):
+                outcomes = self.values(ctx, state, items)
+                if isinstance(node, Mix):
+                    return [(after, _mixed(parts)) for after, parts in outcomes]
+                return [(after, one(Group(tuple(parts)))) for after, parts in outcomes]
+            case Each(target, source, value):
+                result: list[Outcome] = []
+                for after, values in self.value(ctx, state, source):
+                    self.bind(ctx, after, target, elements(values))
+                    for end, each in self.value(ctx, after, value):
+                        result.append((end, one(Group((each,))) if each else UNKNOWN))
+                return result
+            case Not(value):
+                return [(s, _negated(v)) for s, v in self.value(ctx, state, value)]
+            case Compare(left, how, right):
+                pairs = self.values(ctx, state, (left, right))
+                return [(s, _compared(v[0], how, v[1])) for s, v in pairs]
+            case Attribute(inner, name) if isinstance(inner, Call):
+                return [(s, self.attribute(s, v, name)) for s, v in self.value(ctx, state, inner)]
+            case Element(inner):
+                return [(s, elements(v)) for s, v in self.value(ctx, state, inner)]
+        return [(state, self.read(ctx, state, node))]
+
+    def values(
+        self, ctx: Context, state: State, nodes: Iterable[Expression]
+    ) -> list[tuple[State, list[Values]]]:
+        """As `value`, for one expression after the other."""
+        outcomes: list[tuple[State, list[Values]]] = [(state, [])]
+        for node in nodes:
+            outcomes = [
+                (after, [*before, values])
+                for current, before in outcomes
+                for after, values in self.value(ctx, current, node)
+            ]
+        return outcomes
+
+    def _choice(
+        self, ctx: Context, state: State, test: Expression, left: Expression, right: Expression
+    ) -> list[Outcome]:
+        result: list[Outcome] = []
+        for after, values in self.value(ctx, state, test):
+            known = truth(values)
+            if known is not None:
+                result += self.value(ctx, after, left if known else right)
+                continue
+            other = after.copy()
+            sides = [*self.value(ctx, after, left), *self.value(ctx, other, right)]
+            keys = {state.key() for state, _ in sides}
+            if len(keys) == 1:  # nothing happened in either
+                result.append((sides[0][0], union(*(values for _, values in sides))))
+            else:
+                result += sides
+        return result
+
+    def peek(self, ctx: Context, state: State, node: Expression) -> Values:
+        """What `node` is, without anything happening."""
+        match node:
+            case Call() | Choice() | Each():
+                return UNKNOWN
+            case Several(items):
+                return one(Group(tuple(self.peek(ctx, state, each) for each in items)))
+        return self.read(ctx, state, node)
+
+    def read(self, ctx: Context, state: State, node: Expression) -> Values:
+        """What an expression without calls is."""
+        match node:
+            case Constant(value):
+                return one(Plain(value))
+            case Name(name):
+                return self.name(ctx, state, name)
+            case Attribute(inner, name):
+                return self.attribute(state, self.read(ctx, state, inner), name)
+            case Element(inner):
+                return elements(self.read(ctx, state, inner))
+            case Inner(qualified):
+                return one(Function(FunctionRef(ctx.frame.path, qualified), frame=ctx.frame))
+        return UNKNOWN
+
+    def name(self, ctx: Context, state: State, name: str) -> Values:
+        """What a name stands for: in this function, in those around it, in the module."""
+        frame: Frame | None = ctx.frame
+        while frame is not None:
+            if (found := state.cells.get((frame.number, name))) is not None:
+                return found or self.heap.someone(state, frame.number, name)
+            if name in frame.names and name not in frame.elsewhere:
+                return self.heap.someone(state, frame.number, name)
+            frame = frame.around
+        symbol = self.resolver.resolve(ctx.frame.path, name)
+        if isinstance(symbol, GlobalRef):
+            number = self.heap.number("module", symbol.path)
+            found = state.cells.get((number, symbol.name))
+            return found or self.heap.someone(state, number, symbol.name)
+        return UNKNOWN if symbol is None else self.heap.symbol_value(symbol)
+
+    def attribute(self, state: State, owners: Values, name: str) -> Values:
+        """`.name` of values."""
+        found: list[Values] = []
+        for owner in sorted(owners, key=repr):
+            match owner:
+                case Object():
+                    found.append(self._calls.member(state, owner, name))
+                case Module(path):
+                    symbol = self.resolver.resolve(path, name)
+                    found.append(UNKNOWN if symbol is None else self.heap.symbol_value(symbol))
+                case Class(ref):
+                    symbol = self.resolver.member(ref, name)
+                    found.append(UNKNOWN if symbol is None else self.heap.symbol_value(symbol))
+                case Foreign(outside, None):
+                    found.append(one(Foreign(f"{outside}.{name}")))
+                case _:
+                    found.append(UNKNOWN)
+        return union(*found) if found else UNKNOWN
+
+
+def truth(values: Values) -> bool | None:
+    """Whether values are true or false, where all of them agree.
+
+    >>> truth(one(Plain(0))), truth(UNKNOWN)
+    (False, None)
+    """
+    found = {bool(v.value) if isinstance(v, Plain) else None for v in values}
+    if len(found) == 1:
+        return found.pop()
+    return None
+
+
+def elements(values: Values) -> Values:
+    """What is in containers: the union of all of it."""
+    groups = [v for v in values if isinstance(v, Group)]
+    if len(groups) != len(values) or not groups:
+        return UNKNOWN
+    parts = [item for group in groups for item in group.items]
+    return union(*parts) if parts else UNKNOWN
+
+
+def _unpacked(values: Values, count: int) -> list[Values]:
+    groups = [v for v in values if isinstance(v, Group)]
+    if len(values) == len(groups) == 1 and len(groups[0].items) == count:
+        return list(groups[0].items)
+    return [UNKNOWN] * count
+
+
+def _mixed(parts: list[Values]) -> Values:
+    """Of an expression that is not followed, what was computed in it that may still matter."""
+    kept = frozenset(v for values in parts for v in values if isinstance(v, Group))
+    return kept if len(kept) == 1 else UNKNOWN
+
+
+def _negated(values: Values) -> Values:
+    known = truth(values)
+    return UNKNOWN if known is None else one(Plain(not known))
+
+
+def _compared(left: Values, how: str, right: Values) -> Values:
+    if len(left) != 1 or len(right) != 1:
+        return UNKNOWN
+    (a,), (b,) = left, right
+    if isinstance(a, Plain) and isinstance(b, Plain):
+        same = a.value == b.value
+    elif isinstance(b, Plain) and b.value is None and isinstance(a, (Object, Function, Class)):
+        if isinstance(a, Object):
+            return UNKNOWN
+        same = False
+    else:
+        return UNKNOWN
+    return one(Plain(same if how in ("is", "==") else not same))
+
+
+def _names(target: Expression) -> list[str]:
+    match target:
+        case Name(name):
+            return [name]
+        case Several(items):
+            return [name for item in items for name in _names(item)]
+    return []
+
+
+def _written(node: Expression) -> list[str]:
+    """The names in the source of a loop: of the loader, through `enumerate` and `tqdm`."""
+    match node:
+        case Name(name):
+            return [name]
+        case Attribute(inner, name):
+            return [*_written(inner), name]
+        case Call(function, arguments):
+            inside = [w for one in arguments for w in _written(one.value)]
+            return [*_written(function), *inside]
+        case Element(inner):
+            return _written(inner)
+        case Several(items) | Mix(items):
+            return [w for item in items for w in _written(item)]
+    return []

@@ -1,0 +1,59 @@
+"""What the interpreter saw: calls of models and training steps, and the modes they found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from dropaudit.static.program.values import Event, Origin, Step
+
+Verdict: TypeAlias = Literal["wrong", "right", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How the interpreter came to a place: the functions entered on the way, outermost first."""
+
+    steps: tuple[Step, ...]
+    loop_line: int = 0  # of the innermost loop around, in the innermost function that has one
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A model was called where it is evaluated.
+
+    "wrong": surely in train mode; "right": in eval mode, or switched in a way that cannot be
+    followed; "open": nothing is known of its mode, which counts for neither side.
+    """
+
+    at: Event
+    model: Origin
+    verdict: Verdict
+    layer: str = ""
+    way: Way = Way(())
+    switched: Event | None = None  # the train() that set the mode, None: it was built so
+    mate: Event | None = None  # the eval() of a model that is trained together with this one
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """An optimizer step on a model that an earlier `eval()` had switched off.
+
+    `undone` says that on some way to the same step the mode was train again.
+    """
+
+    evaluated: Event
+    model: Origin
+    at: Event
+    way: Way
+    undone: bool
+    layer: str = ""
+
+
+@dataclass(slots=True)
+class Sightings:
+    """Everything that was seen, in the order in which it was seen; repeats are dropped."""
+
+    visits: dict[Visit, None] = field(default_factory=dict)
+    trainings: dict[Training, None] = field(default_factory=dict)
+    given_up: dict[str, None] = field(default_factory=dict)  # entries that were too long

@@ -1,0 +1,135 @@
+"""What happens inside a function or loop, calls included: whether it trains, what it measures."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from dropaudit.static.program.code import (
+    Argument,
+    Attribute,
+    Call,
+    Inner,
+    Name,
+    Span,
+    Statement,
+    dotted,
+)
+from dropaudit.static.program.library import BACKWARD, MEASURES
+from dropaudit.static.program.resolve import ClassRef, FunctionRef, Resolver, Symbol
+
+_DEPTH = 6
+_SWITCHES = frozenset(("train", "eval"))
+
+
+class Units:
+    """Answers per function, remembered."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._trains: dict[FunctionRef, bool] = {}
+        self._switches: dict[FunctionRef, bool] = {}
+
+    def trains(self, ref: FunctionRef) -> bool:
+        """Whether a function, or what it calls, makes a backward pass."""
+        return self._reaches(ref, BACKWARD, self._trains, 0)
+
+    def switches(self, ref: FunctionRef) -> bool:
+        """Whether a function, or what it calls, switches modes."""
+        return self._reaches(ref, _SWITCHES, self._switches, 0)
+
+    def body_trains(self, body: tuple[Statement, ...], ref: FunctionRef) -> bool:
+        """As `trains`, for some statements of the function `ref`."""
+        return self._body_reaches(body, ref, BACKWARD, self._trains, 0)
+
+    def _reaches(
+        self, ref: FunctionRef, words: frozenset[str], known: dict[FunctionRef, bool], depth: int
+    ) -> bool:
+        if ref not in known:
+            known[ref] = False
+            facts = self._resolver.functions(ref.path).get(ref.qualified)
+            if facts is None or depth > _DEPTH:
+                return False
+            found = bool(words & facts.calls)
+            found = found or self._body_reaches(facts.body, ref, words, known, depth)
+            if not found and depth:
+                del known[ref]  # a cycle or the depth may have cut the answer off
+                return False
+            known[ref] = found
+        return known[ref]
+
+    def _body_reaches(
+        self,
+        body: tuple[Statement, ...],
+        ref: FunctionRef,
+        words: frozenset[str],
+        known: dict[FunctionRef, bool],
+        depth: int,
+    ) -> bool:
+        names: dict[str, None] = {}
+        for function in called(body):
+            match function:
+                case Name(name) | Attribute(_, name) if name in words:
+                    return True
+                case Inner(qualified):
+                    names[qualified] = None
+            if written := dotted(function):
+                names[written] = None
+        targets = (self._target(name, ref) for name in names)
+        return any(
+            self._reaches(one, words, known, depth + 1) for one in targets if one is not None
+        )
+
+    def _target(self, name: str, ref: FunctionRef) -> FunctionRef | None:
+        """The function of the project that a call of `name` in `ref` reaches, if that is plain."""
+        functions = self._resolver.functions(ref.path)
+        around = ref.qualified
+        while around:  # a function inside this one, or beside it
+            if f"{around}.{name}" in functions and not functions[f"{around}.{name}"].is_method:
+                return FunctionRef(ref.path, f"{around}.{name}")
+            around = around.rpartition(".")[0]
+        head, _, rest = name.partition(".")
+        found: Symbol | None
+        if head == "self" and rest and "." not in rest:
+            owner = self.owner(ref)
+            found = None if owner is None else self._resolver.method(owner, rest)
+        else:
+            found = self._resolver.resolve(ref.path, name)
+        return found if isinstance(found, FunctionRef) else None
+
+    def owner(self, ref: FunctionRef) -> ClassRef | None:
+        """The class that a method, or a function inside of one, belongs to."""
+        classes = {one.qualified for one in self._resolver.files[ref.path].classes}
+        around = ref.qualified.rpartition(".")[0]
+        while around:
+            if around in classes:
+                return ClassRef(ref.path, around)
+            around = around.rpartition(".")[0]
+        return None
+
+
+def measures(body: tuple[Statement, ...]) -> bool:
+    """Whether statements make a prediction of what a model returns, or measure it."""
+    for function in called(body):
+        match function:
+            case Name(name) | Attribute(_, name) if MEASURES.search(name):
+                return True
+    return False
+
+
+def called(body: Any) -> list[Any]:
+    """The function of every call in `body`, in source order."""
+    found: list[Any] = []
+    stack: list[Any] = [body]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, tuple):
+            stack.extend(reversed(node))
+        elif isinstance(node, Call):
+            found.append(node.function)
+            stack.extend(reversed([node.function, *node.arguments]))
+        elif isinstance(node, Argument):
+            stack.append(node.value)
+        elif node is not None and not isinstance(node, (str, int, float, bool, Span)):
+            stack.extend(getattr(node, one.name) for one in reversed(fields(node)))
+    return found
