@@ -210,12 +210,25 @@ class Calling:
         if facts is None or ref in ctx.chain or len(ctx.chain) >= _DEEPEST:
             self._escape(state, given)
             return [(state, UNKNOWN)]
+        if not self._concerns(state, callee, given):
+            return [(state, UNKNOWN)]
         number = self._heap.number("frame", ctx.frame.number, where, ref)
         frame = self._frame(ref, facts, number, callee.owner, callee.frame)
         for key in [key for key in state.cells if key[0] == number]:
             del state.cells[key]
         self._pass(state, frame, facts, callee, [*callee.given, *given])
         return self._run(self._context(ctx, frame, facts, where), state, facts)
+
+    def _concerns(self, state: State, callee: Function, given: Arguments) -> bool:
+        """Whether a function is given a model, or may reach one by itself."""
+        things = [each for _, values in (*callee.given, *given) for each in objects(values)]
+        if callee.owner is not None:
+            things.append(callee.owner)
+        if any(number in state.modes for t in things for number in self._heap.family(state, t)):
+            return True
+        if callee.frame is not None and callee.frame.qualified:
+            return True  # it sees the variables of the function around it
+        return self._machine.units.matters(callee.ref)
 
     def _pass(
         self, state: State, frame: Frame, facts: FunctionFacts, callee: Function, given: Arguments

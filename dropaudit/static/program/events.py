@@ -23,9 +23,12 @@ class Events:
 
     def forward(self, ctx: Context, state: State, thing: Object, node: Call) -> None:
         """A model was called."""
+        origin = self._heap.origins[thing.number]
         mode = state.modes.get(thing.number)
         if mode is None:
-            return
+            if not origin.is_given:
+                return
+            mode = Mode("given")
         volatile = any(a.name == "volatile" and a.value == Constant(True) for a in _deep(node))
         grad = state.grad and not ctx.grad_off and not volatile
         if grad:

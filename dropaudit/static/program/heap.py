@@ -77,10 +77,9 @@ class Heap:
             self.origins[mine] = Origin(symbol, is_model, name, None, parent, is_given=True)
             if parent is not None:
                 self._children.setdefault(parent, set()).add(mine)
-        if mine not in state.modes:
-            above_mode = state.modes.get(number)
-            known = above_mode is not None and self.origins[number].is_model
-            state.modes[mine] = above_mode if known and above_mode else Mode("given")
+        above_mode = state.modes.get(number)
+        if above_mode is not None and mine not in state.modes:
+            state.modes[mine] = above_mode  # a part acts as the whole until it is told otherwise
         return one(Object(mine))
 
     def _held_symbol(self, above: Origin | None, name: str) -> Symbol | None:

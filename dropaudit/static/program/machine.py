@@ -89,8 +89,8 @@ class Machine:
 
     def __init__(self, resolver: Resolver, options: Options) -> None:
         self.resolver = resolver
-        self.units = Units(resolver)
         self.layers = Layers(resolver)
+        self.units = Units(resolver, self.layers)
         self.heap = Heap(resolver, self.layers, options)
         self.seen = Sightings()
         self._calls = Calling(self)

@@ -15,18 +15,35 @@ from dropaudit.static.program.code import (
     Statement,
     dotted,
 )
+from dropaudit.static.program.layers import Layers
 from dropaudit.static.program.library import BACKWARD, MEASURES
-from dropaudit.static.program.resolve import ClassRef, FunctionRef, Resolver, Symbol
+from dropaudit.static.program.resolve import (
+    ClassRef,
+    External,
+    FunctionRef,
+    GlobalRef,
+    Resolver,
+    Symbol,
+)
 
 _DEPTH = 6
 _SWITCHES = frozenset(("train", "eval"))
+_MATTERS = frozenset(
+    [
+        *("train", "eval", "no_grad", "inference_mode", "set_grad_enabled", "load_state_dict"),
+        *BACKWARD,
+    ]
+)
 
 
 class Units:
     """Answers per function, remembered."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: Resolver, layers: Layers) -> None:
         self._resolver = resolver
+        self._layers = layers
+        self._words: dict[FunctionRef, bool] = {}
+        self._matters: dict[FunctionRef, bool] = {}
         self._trains: dict[FunctionRef, bool] = {}
         self._switches: dict[FunctionRef, bool] = {}
 
@@ -37,6 +54,49 @@ class Units:
     def switches(self, ref: FunctionRef) -> bool:
         """Whether a function, or what it calls, switches modes."""
         return self._reaches(ref, _SWITCHES, self._switches, 0)
+
+    def matters(self, ref: FunctionRef) -> bool:
+        """Whether a function, or what it calls, may do something to a model that it is not given.
+
+        It switches modes, trains, loads weights, builds a module, or calls a variable of a module.
+        """
+        if ref not in self._matters:
+            self._matters[ref] = False
+            self._matters[ref] = self._reaches(ref, _MATTERS, self._words, 0) or self._builds(ref)
+        return self._matters[ref]
+
+    def _builds(self, ref: FunctionRef) -> bool:
+        facts = self._resolver.functions(ref.path).get(ref.qualified)
+        if facts is None:
+            return False
+        names: dict[str, None] = {}
+        for function in called(facts.body):
+            if isinstance(function, Inner):
+                names[function.name] = None
+            elif written := dotted(function):
+                names[written] = None
+        for name in names:
+            target = self._target(name, ref)
+            if target is not None:
+                if self.matters(target):
+                    return True
+                continue
+            if name.startswith("self."):
+                continue
+            symbol = self._resolver.resolve(ref.path, name)
+            if isinstance(symbol, GlobalRef):
+                return True
+            if isinstance(symbol, ClassRef) and self._builds_something(symbol):
+                return True
+            if isinstance(symbol, External) and symbol.dotted.endswith(".from_pretrained"):
+                return True
+        return False
+
+    def _builds_something(self, symbol: ClassRef) -> bool:
+        if self._layers.is_module(symbol):
+            return True
+        init = self._resolver.method(symbol, "__init__")
+        return isinstance(init, FunctionRef) and self.matters(init)
 
     def body_trains(self, body: tuple[Statement, ...], ref: FunctionRef) -> bool:
         """As `trains`, for some statements of the function `ref`."""

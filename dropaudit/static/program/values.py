@@ -192,6 +192,9 @@ class State:
 
 def merged(states: Iterable[State]) -> list[State]:
     """States joined where their modes agree; all of them where they become too many."""
+    states = list(states)
+    if len(states) < 2:
+        return states
     found: dict[object, State] = {}
     for state in states:
         key = state.key()
