@@ -69,8 +69,13 @@ rule = Rule(
     "export-in-training-mode",
     __doc__,
     severity=Severity.WARNING,
-    triggers=(r"\btrace\b", r"\btrace_module\b", r"\bexport\b", r"\bdynamo_export\b"),
-    requires=(r"\bjit\b|\bexport\b|\bonnx\b",),
+    triggers=(
+        r"\b(?:trace|trace_module|export|dynamo_export)\s*\(",
+        r"\b(?:trace|trace_module|export|dynamo_export)\s+as\b",
+        r"\b(?:jit|export|onnx)\s*\.\s*(?:trace|export|dynamo_export)",
+        r"=\s*(?:trace|trace_module|export|dynamo_export)\b",
+    ),
+    requires=(r"\btorch\b", r"\b(?:jit|export|onnx)\b"),
     examples=(
         Example(
             """
@@ -190,6 +195,19 @@ rule = Rule(
                 for epoch in range(3):
                     model.train()
                     validate(model, loader)
+                return torch.jit.trace(model, x)
+
+            def switched_by_another_name(x):
+                encoder = Net()
+                decoder = Net()
+                for part in (encoder, decoder):
+                    part.eval()
+                return torch.jit.trace(encoder, x)
+
+            def switched_by_an_alias(x):
+                model = Net()
+                network = model
+                network.eval()
                 return torch.jit.trace(model, x)
 
             def prepared_elsewhere(x):

@@ -54,6 +54,8 @@ def _said(
     source: Source, node: cst.CSTNode, name: str, block: cst.CSTNode, depth: int
 ) -> Mode | None:
     """What `node` does to the mode of the variable `name` of `block`; None for nothing."""
+    if is_name(node, name):
+        return Mode.UNKNOWN if _goes_astray(source, node) else None
     if not isinstance(node, cst.Call):
         return None
     match node.func:
@@ -70,6 +72,22 @@ def _said(
         if _is(arg.value, name) or any(_is(n, name) for n in _elements(arg.value)):
             return _handed_on(source, node, at, arg, depth)
     return None
+
+
+def _goes_astray(source: Source, name: cst.CSTNode) -> bool:
+    """Whether the model gets another name here, by which it can be switched unseen."""
+    match source.parents.get(name):
+        case cst.Attribute() | cst.Arg() | cst.AssignTarget() | cst.AnnAssign() | cst.Comparison():
+            return False
+        case cst.ComparisonTarget() | cst.UnaryOperation() | cst.If() | cst.Return():
+            return False
+        case cst.Call(func=func):
+            return func is not name
+        case cst.Param() | cst.Expr():
+            return False
+        case None:
+            return False
+    return True
 
 
 def _handed_on(source: Source, call: cst.Call, at: int, arg: cst.Arg, depth: int) -> Mode | None:
