@@ -249,7 +249,8 @@ def _message(source: Source, one: Doubled, intended: str) -> str:
         return f"`{second}` begins with a dropout of what `{earlier}` has dropped already"
     if source.function_of(first) is not source.function_of(one.call):
         return f"`{second}` drops again what comes out of `{earlier}`, which has dropped it already"
-    again = "it" if second == earlier else f"`{earlier}`"
+    again = f"another `{earlier}`" if second == earlier else f"`{earlier}`"
+    again = "it" if one.second.key == one.first.key else again
     text = f"`{second}` drops again what {again} has dropped already"
     return f"{text}, and what `{intended}` held before is never read" if intended else text
 
