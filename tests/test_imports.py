@@ -116,7 +116,7 @@ from dropaudit.static.files import FileSelection, discover
 from dropaudit.static.record import Options
 from dropaudit.static.runner import scan
 cache = None if sys.argv[1] == "none" else Cache(Path(sys.argv[1]))
-records = scan(discover(["."], FileSelection()), Options(), jobs=1, cache=cache)
+records = scan(discover(["."], FileSelection()), Options(), jobs=1, cache=cache).records
 assert [len(record.findings) for record in records] == [1]
 """
 

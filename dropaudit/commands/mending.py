@@ -11,6 +11,7 @@ from dropaudit.findings import Finding
 from dropaudit.static.files import Found
 from dropaudit.static.record import FileRecord
 from dropaudit.static.runner import check_apart
+from dropaudit.static.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,13 @@ def mend(
     file: Found,
     stdin: bytes | None,
     settings: Settings,
+    whole: Whole,
     wanted: Callable[[FileRecord, bytes], list[Finding]],
 ) -> Mended:
-    """Fix a file, or standard input; written unless only a diff is asked for."""
+    """Fix a file, or standard input, as a part of its program.
+
+    It is written unless only a diff is asked for; the files that follow see it mended either way.
+    """
     from dropaudit.static.fixer import fix
     from dropaudit.static.written import write
 
@@ -38,7 +43,7 @@ def mend(
     sources: dict[int, tuple[FileRecord, bytes]] = {}
 
     def record_of(content: bytes) -> FileRecord:
-        record = check_apart(file.display, content, settings.options)
+        record = whole.again(check_apart(file.display, content, settings.options), content)
         sources[id(record)] = record, content  # the record is kept, so its id stays its own
         return record
 
@@ -54,4 +59,6 @@ def mend(
             warn(f"{file.display} was not fixed: {why}")
             left = tuple(of_record(record_of(data)))
             return Mended(file.display, data, data, (), left)
+    if fixed.data != data:
+        whole.change(file.display, fixed.data)
     return Mended(file.display, data, fixed.data, fixed.applied, fixed.remaining)

@@ -21,8 +21,10 @@ from dropaudit.reporting import Outcome, render
 from dropaudit.static.cache import Cache
 from dropaudit.static.files import Found, NoSuchPath, discover
 from dropaudit.static.record import FileRecord
-from dropaudit.static.runner import check_apart, scan
+from dropaudit.static.runner import scan, scan_bytes
 from dropaudit.static.suppressions import apply
+from dropaudit.static.surroundings import Surroundings, surroundings
+from dropaudit.static.whole import Whole
 
 if TYPE_CHECKING:
     from dropaudit.static.baseline import Baseline
@@ -51,7 +53,7 @@ class _Scan:
             if settings.show_files:
                 click.echo(self._stdin_name())
                 return 0
-            records, files = self._stdin_records()
+            files, whole = self._stdin_whole()
         else:
             files = self._discovered()
             if settings.show_files:
@@ -60,11 +62,11 @@ class _Scan:
                 return 0
             if not files:
                 self._say("warning: no Python files were found under the given paths")
-            records = self._records(files)
-        found = [finding for record in records for finding in self._wanted(record)]
+            whole = self._whole(files)
+        found = [finding for record in whole.records for finding in self._wanted(record)]
         if settings.verbose:
             seconds = time.monotonic() - started
-            self._say(f"checked {len(files)} files in {seconds:.2f} s")
+            self._say(f"checked {len(files)} files{_beside(whole.around)} in {seconds:.2f} s")
         if settings.write_baseline is not None:
             return self._write_baseline(found)
         texts = self._texts()
@@ -77,7 +79,7 @@ class _Scan:
         if settings.add_noqa:
             return self._add_noqa(found)
         if settings.fix or settings.diff:
-            return self._fixed(files, found)
+            return self._fixed(files, found, whole)
         self._report(found, len(files))
         return self._exit_code(found, 0)
 
@@ -87,22 +89,43 @@ class _Scan:
         except NoSuchPath as error:
             raise Failure(str(error)) from error
 
-    def _records(self, files: Sequence[Found]) -> list[FileRecord]:
+    def _whole(self, files: Sequence[Found]) -> Whole:
         settings = self.settings
-        cache = Cache(settings.cache_dir) if settings.cache_dir is not None else None
+        cache = self._cache()
         quiet = settings.quiet or not (sys.stderr.isatty() and sys.stdout.isatty())
         if quiet:
-            records = scan(files, settings.options, jobs=settings.jobs, cache=cache)
+            whole = self._scan(files, cache, None)
         else:
             from dropaudit.commands.progress import Progress
 
             with Progress() as progress:
-                records = scan(
-                    files, settings.options, jobs=settings.jobs, cache=cache, progress=progress.tell
-                )
+                whole = self._scan(files, cache, progress.tell)
+        self._warn(cache)
+        return whole
+
+    def _scan(
+        self,
+        files: Sequence[Found],
+        cache: Cache | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> Whole:
+        settings = self.settings
+        return scan(
+            files,
+            settings.options,
+            jobs=settings.jobs,
+            cache=cache,
+            progress=progress,
+            around=lambda: surroundings(settings.paths, files, settings.files),
+        )
+
+    def _cache(self) -> Cache | None:
+        directory = self.settings.cache_dir
+        return None if directory is None else Cache(directory)
+
+    def _warn(self, cache: Cache | None) -> None:
         if cache is not None and cache.warning:
             self._say(f"warning: {cache.warning}")
-        return records
 
     def _stdin_name(self) -> str:
         name = self.settings.stdin_filename
@@ -112,13 +135,25 @@ class _Scan:
         inside = os.getcwd().rstrip(os.sep) + os.sep
         return (path[len(inside) :] if path.startswith(inside) else path).replace(os.sep, "/")
 
-    def _stdin_records(self) -> tuple[list[FileRecord], list[Found]]:
+    def _stdin_whole(self) -> tuple[list[Found], Whole]:
+        settings = self.settings
         self.stdin = sys.stdin.buffer.read()
         name = self._stdin_name()
-        if self.settings.files.force_exclude and self._stdin_excluded():
-            return [FileRecord(name)], []
-        record = check_apart(name, self.stdin, self.settings.options)
-        return [record], [Found(Path(name), name)]
+        files = [Found(Path(name), name)]
+        if settings.files.force_exclude and self._stdin_excluded():
+            return [], scan([], settings.options, jobs=1, cache=None)
+        cache = self._cache()
+        around = Surroundings(cut=True)  # whatever it belongs to
+        whole = scan_bytes(
+            files[0],
+            self.stdin,
+            settings.options,
+            jobs=settings.jobs,
+            cache=cache,
+            around=lambda: around if name == STDIN else surroundings((), files, settings.files),
+        )
+        self._warn(cache)
+        return files, whole
 
     def _stdin_excluded(self) -> bool:
         from dropaudit.static.files import path_matches
@@ -187,20 +222,21 @@ class _Scan:
         self._say(f"Added {_many(total, 'noqa directive')}.")
         return 0
 
-    def _fixed(self, files: Sequence[Found], found: Sequence[Finding]) -> int:
+    def _fixed(self, files: Sequence[Found], found: Sequence[Finding], whole: Whole) -> int:
         settings = self.settings
         fixable = {f.where.path for f in found if f.fix and (f.fix.safe or settings.unsafe_fixes)}
-        remaining = [f for f in found if f.where.path not in fixable]
+        left = [f for f in found if f.where.path not in fixable]
         mended: list[Mended] = []
         for file in (file for file in files if file.display in fixable):
             try:
-                mended.append(self._mend(file))
+                mended.append(self._mend(file, whole))
             except OSError as error:  # gone, or not to be read any more
                 self._say(f"warning: {file.display} was not fixed: {error.strerror or error}")
-                remaining += [f for f in found if f.where.path == file.display]
+                left += [f for f in found if f.where.path == file.display]
         applied = [finding for one in mended for finding in one.applied]
         if settings.diff:
             return self._diff(mended, applied)
+        remaining = self._still(left, whole)
         for one in mended:
             remaining += one.remaining
         remaining.sort(key=lambda finding: finding.sort_key)
@@ -217,11 +253,22 @@ class _Scan:
             self._report(remaining, len(files), applied, now.get)
         return self._exit_code(remaining, len(applied))
 
-    def _mend(self, file: Found) -> Mended:
+    def _still(self, left: Sequence[Finding], whole: Whole) -> list[Finding]:
+        """What is left in files that were not mended, now that others were."""
+        kept: list[Finding] = []
+        for record in whole.now({finding.where.path for finding in left}):
+            found = self._wanted(record)
+            if self.baseline is not None:
+                found = self.baseline.new(found, self._texts().lines)
+            kept += found
+        return kept
+
+    def _mend(self, file: Found, whole: Whole) -> Mended:
         return mend(
             file,
             self.stdin,
             self.settings,
+            whole,
             lambda record, data: self._new(self._wanted(record), data),
         )
 
@@ -281,6 +328,13 @@ class _Scan:
     def _say(self, sentence: str) -> None:
         if not self.settings.quiet:
             click.echo(sentence, err=True)
+
+
+def _beside(around: Surroundings) -> str:
+    if not around.files:
+        return ""
+    bound = ", the most that are read" if around.cut else ""
+    return f" beside {len(around.files)} others{bound},"
 
 
 def _by_path(findings: Iterable[Finding]) -> dict[str, list[Finding]]:

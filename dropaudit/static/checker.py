@@ -1,8 +1,8 @@
 """The bytes of one file in, its record out; whatever the bytes are.
 
 Silence means checked: what cannot be decoded, parsed or finished is a DRP000 finding. A file in
-which the prefilter finds none of the words that rules declare cannot hold a finding, so it is not
-parsed, and it is no concern of this tool whether it is Python.
+which the prefilter finds none of the words that rules declare cannot hold a finding, so it is no
+concern of this tool whether it is Python. Facts are read of every file that is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from dropaudit.findings import Finding, Location, Severity
 from dropaudit.static.calm import MAX_BRACKETS, nests_too_deep
-from dropaudit.static.record import FileRecord, Options, Suppression
+from dropaudit.static.program.facts import FileFacts
+from dropaudit.static.record import Claim, FileRecord, Options, Suppression
+from dropaudit.static.unseen import facts_of
 
 if TYPE_CHECKING:
     from dropaudit.static.notebooks import Broken
@@ -73,8 +75,8 @@ def attempt(path: str, data: bytes, options: Options) -> FileRecord:
 
 
 def unparsed(path: str, data: bytes) -> FileRecord:
-    """The record of a file that the prefilter let fall: its comments only."""
-    return FileRecord(path, (), _suppressions(path, data, None))
+    """The record of a file in which nothing can be found: its comments only."""
+    return FileRecord(path, (), _suppressions(path, data, None), facts=FileFacts())
 
 
 def unchecked(path: str, why: str) -> FileRecord:
@@ -94,13 +96,16 @@ def _python(
     options: Options,
     cell_ends: frozenset[int] = frozenset(),
     locate: Locate | None = None,
+    cells: tuple[tuple[int, int], ...] = (),
 ) -> FileRecord:
     from dropaudit.catalogue import rules
-    from dropaudit.static.prefilter import prefilter
-    from dropaudit.static.scanner import scan_python
+    from dropaudit.static.prefilter import joining, prefilter, reading
+    from dropaudit.static.scanner import scan_file
 
     found: list[Finding] = []
-    if prefilter(rules())(data):
+    claims: list[Claim] = []
+    reads, joins = (prefilter(kind(rules()))(data) for kind in (reading, joining))
+    if reads or joins:
         if b"\0" in data:
             raise Unreadable("is not Python: it holds NUL bytes")
         if nests_too_deep(data):
@@ -108,10 +113,15 @@ def _python(
                 f"cannot be parsed: more than {MAX_BRACKETS} brackets are open at once, "
                 "which Python refuses too"
             )
-        found = scan_python(path, data, options=options, cell_ends=cell_ends)
-    if locate is not None:
-        found = [_in_cell(finding, locate) for finding in found]
-    return FileRecord(path, tuple(found), _suppressions(path, data, locate))
+    if reads:
+        found, claims = scan_file(path, data, options=options, cell_ends=cell_ends)
+    facts, unseen = facts_of(data)
+    if unseen and joins and not any(finding.code == "DRP000" for finding in found):
+        found = sorted(
+            [*found, unseen.finding(path, data, reads)], key=lambda finding: finding.sort_key
+        )
+    comments = _suppressions(path, data, locate)
+    return FileRecord(path, tuple(found), comments, tuple(claims), facts, cells, joins)
 
 
 def _notebook(path: str, data: bytes, options: Options) -> FileRecord:
@@ -121,7 +131,10 @@ def _notebook(path: str, data: bytes, options: Options) -> FileRecord:
         notebook = Notebook(data)
     except NotebookError as error:
         raise Unreadable(str(error)) from error
-    record = _python(path, notebook.source, options, notebook.cell_ends, notebook.locate)
+    record = _python(
+        path, notebook.source, options, notebook.cell_ends, notebook.locate, notebook.starts
+    )
+    record = replace(record, findings=tuple(map(record.located, record.findings)))
     broken = tuple(_broken_cell(path, cell) for cell in notebook.broken)
     if not broken or not _may_report("\n".join(notebook.cells).encode("utf-8", "replace")):
         return record
@@ -143,11 +156,18 @@ def _may_report(data: bytes) -> bool:
     return prefilter(rules())(data)
 
 
-def _in_cell(finding: Finding, locate: Locate) -> Finding:
-    where = finding.where
-    cell, line = locate(where.line)
-    end_line = line + where.end_line - where.line
-    return replace(finding, where=replace(where, line=line, end_line=end_line, cell=cell))
+def read_apart(path: str, data: bytes) -> FileFacts | None:
+    """The facts of a file that is not reported on; None where there are none."""
+    if len(data) > MAX_BYTES:
+        return None
+    try:
+        if is_notebook(path):
+            from dropaudit.static.notebooks import Notebook
+
+            data = Notebook(data).source
+        return facts_of(data)[0]
+    except Exception:  # it is said where the file itself is checked
+        return None
 
 
 def _suppressions(path: str, data: bytes, locate: Locate | None) -> tuple[Suppression, ...]:

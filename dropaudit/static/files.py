@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
@@ -79,6 +80,31 @@ def discover(paths: Sequence[str], selection: FileSelection) -> list[Found]:
     return sorted((f for _, f in found.values()), key=lambda f: f.display)
 
 
+class Nearby:
+    """Files below one folder after another, each folder once, those near the top first.
+
+    `folders` is how many were looked into so far.
+    """
+
+    def __init__(self, selection: FileSelection) -> None:
+        self._root = os.path.abspath(selection.root or os.getcwd())
+        self._excluded = _Excludes((*selection.exclude, *selection.extend_exclude), self._root)
+        self._gitignore = selection.respect_gitignore
+        self._seen: set[str] = set()
+
+    @property
+    def folders(self) -> int:
+        return len(self._seen)
+
+    def below(self, top: str) -> Iterator[tuple[str, Found]]:
+        """(real path, file) of each that was not in a folder seen before."""
+        cwd = os.getcwd()
+        walk = _Walk(top, self._root, self._excluded, self._gitignore, self._seen)
+        for real, path, _, problem in walk.entries():
+            if not problem:
+                yield real, Found(Path(path), _display(path, cwd))
+
+
 def _mode(path: str, given: str) -> int | None:
     try:
         return os.stat(path).st_mode
@@ -99,18 +125,32 @@ def _display(path: str, cwd: str) -> str:
 
 
 class _Walk:
-    """One directory tree: (real path, path, whether through a link, problem) of each file."""
+    """One directory tree: (real path, path, whether through a link, problem) of each file.
 
-    def __init__(self, top: str, root: str, excluded: _Excludes, gitignore: bool) -> None:
+    Directories that were `seen` are left out; those that are entered are added.
+    """
+
+    def __init__(
+        self,
+        top: str,
+        root: str,
+        excluded: _Excludes,
+        gitignore: bool,
+        seen: set[str] | None = None,
+    ) -> None:
+        self._seen = set() if seen is None else seen
         self._top = top
         self._inside = tuple({os.path.realpath(top) + os.sep, os.path.realpath(root) + os.sep})
         self._excluded = excluded
         self._ignores = Ignores.above(top) if gitignore else None
 
     def entries(self) -> Iterator[tuple[str, str, bool, str]]:
-        stack = [(self._top, os.path.realpath(self._top), self._ignores)]
-        while stack:
-            directory, real, ignores = stack.pop()
+        waiting = deque([(self._top, os.path.realpath(self._top), self._ignores)])
+        while waiting:
+            directory, real, ignores = waiting.popleft()
+            if directory in self._seen:
+                continue
+            self._seen.add(directory)
             try:
                 with os.scandir(directory) as listing:
                     inside = sorted(listing, key=lambda entry: entry.name)
@@ -129,7 +169,7 @@ class _Walk:
                 if ignores is not None and ignores.match(path, is_directory):
                     continue
                 if is_directory:
-                    stack.append((path, os.path.join(real, entry.name), ignores))
+                    waiting.append((path, os.path.join(real, entry.name), ignores))
                 elif entry.is_symlink():
                     target = os.path.realpath(path)
                     if target.startswith(self._inside) and os.path.isfile(target):

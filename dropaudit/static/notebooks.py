@@ -78,6 +78,16 @@ class Notebook:
         return frozenset(first - 1 for first in self._first_lines[1:])
 
     @property
+    def starts(self) -> tuple[tuple[int, int], ...]:
+        """(line in `source` that shows the first line of the cell, code cell from one) of each."""
+        return tuple(
+            (first + int(cell.code.indented), number)
+            for number, (first, cell) in enumerate(
+                zip(self._first_lines, self._cells, strict=False), start=1
+            )
+        )
+
+    @property
     def broken(self) -> tuple[Broken, ...]:
         """The code cells that are not Python and are blank in `source`."""
         return tuple(

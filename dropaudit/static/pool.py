@@ -7,14 +7,17 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dropaudit.static.checker import Unreadable, is_notebook, read, unchecked, unparsed
+from dropaudit.static.factwire import packed_facts
 from dropaudit.static.files import Found
 from dropaudit.static.prefilter import compiled
+from dropaudit.static.program.facts import FileFacts
+from dropaudit.static.program.reading import may_hold_facts
 from dropaudit.static.record import FileRecord, Options
 from dropaudit.static.wire import packed_options, unpacked
 
@@ -25,13 +28,27 @@ _SECONDS_PER_BYTE = 20.0 / 1_000_000
 _START = "import sys; sys.path[:] = sys.argv[1:]; from dropaudit.static.worker import main; main()"
 
 
-Checked = tuple[int, bytes | None, FileRecord]  # file number, its bytes if worth keeping, record
+NO_FACTS = packed_facts(None)
+EMPTY_FACTS = packed_facts(FileFacts())
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file by its number, its record, its packed facts; `data` is None if it died of it."""
+
+    at: int
+    data: bytes | None
+    record: FileRecord
+    facts: bytes = NO_FACTS
 
 
 def checked(
-    files: Sequence[Found], order: Sequence[int], options: Options, jobs: int
+    files: Sequence[Found], order: Sequence[int], options: Options | None, jobs: int
 ) -> Generator[Checked, None, None]:
-    """Check the files at `order` in `jobs` processes; what is ready first comes first."""
+    """Check the files at `order` in `jobs` processes; what is ready first comes first.
+
+    Without `options` only their facts are read, and the records are empty.
+    """
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     done: queue.SimpleQueue[Checked | BaseException] = queue.SimpleQueue()
     for at in order:
@@ -56,7 +73,7 @@ class _Station(threading.Thread):
     def __init__(
         self,
         files: Sequence[Found],
-        options: Options,
+        options: Options | None,
         todo: queue.SimpleQueue[int],
         done: queue.SimpleQueue[Checked | BaseException],
     ) -> None:
@@ -77,12 +94,13 @@ class _Station(threading.Thread):
                 try:
                     data = read(file.path)
                 except Unreadable as error:
-                    self._done.put((at, None, unchecked(file.display, str(error))))
+                    self._done.put(Checked(at, None, unchecked(file.display, str(error))))
                     continue
-                if is_notebook(file.display) or passes(data):
+                if is_notebook(file.display) or may_hold_facts(data) or passes(data):
                     self._done.put(self._checked(at, file, data))
                 else:
-                    self._done.put((at, data, unparsed(file.display, data)))
+                    record = replace(unparsed(file.display, data), facts=None)
+                    self._done.put(Checked(at, data, record, EMPTY_FACTS))
         except queue.Empty:
             return
         except BaseException as error:  # handed to the thread that waits for results
@@ -96,12 +114,13 @@ class _Station(threading.Thread):
 
     def _checked(self, at: int, file: Found, data: bytes) -> Checked:
         try:
-            return at, data, self._worker.check(file.display, data, self._options)
+            record, facts = self._worker.check(file.display, data, self._options)
+            return Checked(at, data, record, facts)
         except Died as error:
             if not self._stopped.is_set():
                 self._worker.stop()
                 self._worker = Worker()
-            return at, None, unchecked(file.display, f"could not be checked: {error}")
+            return Checked(at, None, unchecked(file.display, f"could not be checked: {error}"))
 
 
 class Died(Exception):
@@ -125,7 +144,7 @@ class Worker:
         """The patterns of the prefilter. Raises `RuntimeError` if the process cannot start."""
         if self._hello is None:
             try:
-                hello = self._answer(self._seconds)
+                hello = json.loads(self._line(self._seconds))
             except Died as error:
                 raise RuntimeError("a worker process of dropaudit cannot be started") from error
             if "error" in hello:
@@ -133,15 +152,18 @@ class Worker:
             self._hello = [[str(one) for one in every] for every in hello["triggers"]]
         return self._hello
 
-    def check(self, path: str, data: bytes, options: Options) -> FileRecord:
-        """The record of a file; raises `Died`."""
+    def check(self, path: str, data: bytes, options: Options | None) -> tuple[FileRecord, bytes]:
+        """The record of a file, empty without `options`, and its facts; raises `Died`."""
         self.triggers()
         assert self._process.stdin is not None
-        head = json.dumps([path, packed_options(options), len(data)]).encode()
+        head = json.dumps([path, options and packed_options(options), len(data)]).encode()
         with suppress(OSError):  # it died: reading says so
             self._process.stdin.write(head + b"\n" + data)
             self._process.stdin.flush()
-        return unpacked(path, self._answer(self._seconds + _SECONDS_PER_BYTE * len(data)))
+        seconds = self._seconds + _SECONDS_PER_BYTE * len(data)
+        value = json.loads(self._line(seconds))
+        facts = self._bytes(int(self._line(seconds)), seconds)
+        return FileRecord(path) if value is None else unpacked(path, value), facts
 
     def stop(self) -> None:
         """End the process now."""
@@ -152,8 +174,18 @@ class Worker:
                     stream.close()
         self._process.wait()
 
-    def _answer(self, seconds: float) -> Any:
+    def _line(self, seconds: float) -> bytes:
         assert self._process.stdout is not None
+        return self._read(self._process.stdout.readline, lambda data: data.endswith(b"\n"), seconds)
+
+    def _bytes(self, size: int, seconds: float) -> bytes:
+        stream = self._process.stdout
+        assert stream is not None
+        return self._read(lambda: stream.read(size), lambda data: len(data) == size, seconds)
+
+    def _read(
+        self, read: Callable[[], bytes], complete: Callable[[bytes], bool], seconds: float
+    ) -> bytes:
         late = threading.Event()
 
         def end() -> None:
@@ -164,11 +196,11 @@ class Worker:
         timer.daemon = True
         timer.start()
         try:
-            line = self._process.stdout.readline()
+            data = read()
         finally:
             timer.cancel()
-        if line.endswith(b"\n"):
-            return json.loads(line)
+        if complete(data):
+            return data
         self._process.wait()
         if late.is_set():
             raise Died(f"it took longer than {seconds:.0f} seconds")

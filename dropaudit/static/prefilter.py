@@ -19,6 +19,16 @@ def may_report(rule: Rule, data: bytes) -> bool:
     return _test(rule.triggers, rule.requires)(data)
 
 
+def reading(rules: Iterable[Rule]) -> list[Rule]:
+    """The rules that read one file."""
+    return [rule for rule in rules if rule.source_checks]
+
+
+def joining(rules: Iterable[Rule]) -> list[Rule]:
+    """The rules that look at files together."""
+    return [rule for rule in rules if rule.project_checks]
+
+
 def trigger_patterns(rules: Iterable[Rule]) -> list[tuple[str, ...]]:
     """What the prefilter searches: a file passes that matches all of one of the tuples."""
     rules = tuple(rules)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from dropaudit.findings import Edit, Finding, Location
@@ -57,7 +60,8 @@ class FileRecord:
 
     `claims` and `facts` are what it gives to the checks across files: their lines count through
     all code cells of a notebook, and `cells` says where each starts: (first line, cell). `facts`
-    are None where the file could not be read for them.
+    are None where the file could not be read for them, and where they are kept elsewhere. `joins`
+    says that a check across files may report in it, `partial` that these saw only some files.
     """
 
     path: str
@@ -66,3 +70,21 @@ class FileRecord:
     claims: tuple[Claim, ...] = ()
     facts: FileFacts | None = None
     cells: tuple[tuple[int, int], ...] = ()
+    joins: bool = False
+    partial: bool = False
+
+    def located(self, finding: Finding) -> Finding:
+        """A finding of the whole notebook with the lines of its cell; any other as it is."""
+        where = finding.where
+        if not self.cells or where.cell is not None:
+            return finding
+        at = max(bisect_right(self.cells, (where.line, sys.maxsize)) - 1, 0)
+        first, cell = self.cells[at]
+        line = max(where.line - first + 1, 1)
+        end_line = line + where.end_line - where.line
+        return replace(finding, where=replace(where, line=line, end_line=end_line, cell=cell))
+
+    def completed(self, found: Iterable[Finding]) -> FileRecord:
+        """This record with more findings, each once, in their order."""
+        every = {*self.findings, *found}
+        return replace(self, findings=tuple(sorted(every, key=lambda finding: finding.sort_key)))

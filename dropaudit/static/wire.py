@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
-from dropaudit.static.record import FileRecord, Options, Suppression
+from dropaudit.static.record import Claim, FileRecord, Options, Suppression
 
 
 def packed(record: FileRecord) -> list[Any]:
-    """`record` without its path, as lists, strings and numbers.
+    """`record` without its path and facts, as lists, strings and numbers.
 
     >>> unpacked("net.py", packed(FileRecord("net.py")))
     FileRecord(path='net.py', findings=(), suppressions=())
     """
-    findings = [
-        [f.code, f.name, f.severity.value, _place(f.where), f.message, f.help, _fix(f.fix)]
-        for f in record.findings
-    ]
     suppressions = [
         [_place(s.where), s.form, list(s.codes), s.lines and list(s.lines), _edit(s.edit), s.text]
         for s in record.suppressions
     ]
-    return [findings, suppressions]
+    claims = [[_packed_finding(c.finding), list(c.about)] for c in record.claims]
+    cells = [list(one) for one in record.cells]
+    return [packed_findings(record.findings), suppressions, claims, cells, record.joins]
+
+
+def packed_findings(findings: Iterable[Finding]) -> list[Any]:
+    """Findings of one file without its path."""
+    return [_packed_finding(one) for one in findings]
+
+
+def unpacked_findings(path: str, value: Any) -> tuple[Finding, ...]:
+    """The findings that were packed; anything else raises `ValueError`."""
+    try:
+        return tuple(_finding(path, one) for one in value)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not findings: {error}") from error
 
 
 def unpacked(path: str, value: Any) -> FileRecord:
     """The record that was packed; anything else raises `ValueError`."""
     try:
-        findings, suppressions = value
+        findings, suppressions, claims, cells, joins = value
         return FileRecord(
             path,
             tuple(_finding(path, one) for one in findings),
             tuple(_suppression(path, one) for one in suppressions),
+            tuple(Claim(_finding(path, one), tuple(map(_text, about))) for one, about in claims),
+            cells=tuple((_number(first), _number(cell)) for first, cell in cells),
+            joins=bool(joins),
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a record: {error}") from error
@@ -45,6 +60,11 @@ def packed_options(options: Options) -> list[Any]:
 def unpacked_options(value: Any) -> Options:
     always_on, framework_bases = value
     return Options(tuple(always_on), tuple(framework_bases))
+
+
+def _packed_finding(one: Finding) -> list[Any]:
+    where, fix = _place(one.where), _fix(one.fix)
+    return [one.code, one.name, one.severity.value, where, one.message, one.help, fix]
 
 
 def _place(where: Location) -> list[int | None]:

@@ -1,7 +1,8 @@
 """A process that checks one file after another for `pool`: nothing it does can harm the scan.
 
 On standard input and output: a line of JSON that says how many bytes follow, then the bytes. The
-first line out names the prefilter; then each request gets one line back, a packed record.
+first line out names the prefilter; then each request gets back a line with a packed record, null if
+only the facts of the file were asked for, a line that says how many bytes these take, and they.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import threading
 from typing import BinaryIO
 
+from dropaudit.static.record import FileRecord
 from dropaudit.static.wire import packed, unpacked_options
 
 _STACK = 512 * 1024 * 1024  # the parser and the code generator recurse
@@ -41,7 +43,8 @@ def main() -> None:
 def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
     try:
         from dropaudit.catalogue import rules
-        from dropaudit.static.checker import attempt
+        from dropaudit.static.checker import attempt, read_apart
+        from dropaudit.static.factwire import packed_facts
         from dropaudit.static.prefilter import trigger_patterns
 
         _reply(replies, {"triggers": trigger_patterns(rules())})
@@ -57,12 +60,22 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
         data = requests.read(size)
         largest = max(largest, size)  # what a large file took is not all given back
         _bound_memory(largest)
-        record = attempt(path, data, unpacked_options(options))
-        _reply(replies, packed(record))
+        if options is None:
+            record, facts = None, read_apart(path, data)
+        else:
+            record = attempt(path, data, unpacked_options(options))
+            facts = record.facts
+        blob = packed_facts(facts)
+        replies.write(b"%b\n%d\n%b" % (_line(record), len(blob), blob))
+        replies.flush()
         since += size
         if since > 1_000_000:  # trees are given back at once; this is the little that is left
             gc.collect()
             since = 0
+
+
+def _line(record: FileRecord | None) -> bytes:
+    return json.dumps(None if record is None else packed(record)).encode()
 
 
 def _reply(replies: BinaryIO, value: object) -> None:

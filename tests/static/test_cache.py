@@ -15,10 +15,11 @@ import pytest
 
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
 from dropaudit.static import cache as module
-from dropaudit.static.cache import Cache
-from dropaudit.static.record import FileRecord, Options, Suppression
+from dropaudit.static.cache import Cache, content_of
+from dropaudit.static.record import Claim, FileRecord, Options, Suppression
 
 OPTIONS = Options()
+CONTENT = content_of(b"x")
 FIX = Fix("mend", (Edit(1, 2, "é"), Edit(3, 3, "")), safe=True)
 RECORD = FileRecord(
     "a.py",
@@ -32,6 +33,14 @@ RECORD = FileRecord(
         Suppression(Location("a.py", 1, 2, 1, 9), "ignore", ("DRP201",), (1, 2), Edit(1, 9, "")),
         Suppression(Location("a.py", 1, 2, 1, 9), "file-ignore", (), None, Edit(1, 9, "")),
     ),
+    (
+        Claim(
+            Finding("DRP210", "another-rule", Severity.ERROR, Location("a.py", 1, 1, 1, 2), "m"),
+            ("a", "b"),
+        ),
+    ),
+    cells=((1, 1), (4, 2)),
+    joins=True,
 )
 
 
@@ -46,7 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def stored(project: Path) -> Path:
     """A cache directory that holds RECORD for a.py."""
     cache = Cache(project / "cache")
-    cache.put("a.py", b"x", OPTIONS, RECORD)
+    cache.put("a.py", CONTENT, OPTIONS, RECORD)
     cache.save()
     assert cache.warning == ""
     return project / "cache"
@@ -54,23 +63,27 @@ def stored(project: Path) -> Path:
 
 def test_a_record_comes_back_as_it_was(stored: Path) -> None:
     """Equal in every field, from another process's point of view."""
-    assert Cache(stored).get("a.py", b"x", OPTIONS) == RECORD
+    assert Cache(stored).get("a.py", CONTENT, OPTIONS) == RECORD
 
 
 @pytest.mark.parametrize(
-    ("path", "data", "options"),
-    [("a.py", b"y", OPTIONS), ("b.py", b"x", OPTIONS), ("a.py", b"x", Options(("*Prenet",)))],
+    ("path", "content", "options"),
+    [
+        ("a.py", content_of(b"y"), OPTIONS),
+        ("b.py", CONTENT, OPTIONS),
+        ("a.py", CONTENT, Options(("*Prenet",))),
+    ],
 )
 def test_another_file_content_or_setting_is_a_miss(
-    stored: Path, path: str, data: bytes, options: Options
+    stored: Path, path: str, content: str, options: Options
 ) -> None:
     """Each of them is part of the key."""
-    assert Cache(stored).get(path, data, options) is None
+    assert Cache(stored).get(path, content, options) is None
 
 
 def test_the_path_shown_is_part_of_the_key(stored: Path, project: Path) -> None:
     """Findings hold it, so the same file under another display is checked again."""
-    assert Cache(stored).get(str(project / "a.py"), b"x", OPTIONS) is None
+    assert Cache(stored).get(str(project / "a.py"), CONTENT, OPTIONS) is None
 
 
 def test_another_version_of_anything_is_a_miss(
@@ -78,7 +91,7 @@ def test_another_version_of_anything_is_a_miss(
 ) -> None:
     """An edited rule, another libcst or another Python."""
     monkeypatch.setattr(module, "fingerprint", lambda: "other")
-    assert Cache(stored).get("a.py", b"x", OPTIONS) is None
+    assert Cache(stored).get("a.py", CONTENT, OPTIONS) is None
 
 
 def test_the_fingerprint_knows_every_rule_and_engine_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,10 +130,10 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "an entry of another type": entry(lambda key, record: 5),
     "a record of another type": entry(lambda key, record: [key, "record"]),
     "a record that is too short": entry(lambda key, record: [key, [record[0]]]),
-    "a finding of another type": entry(lambda key, record: [key, [[7], []]]),
-    "no such severity": entry(lambda key, record: [key, [[finding("x", 1)], []]]),
-    "a line that is a text": entry(lambda key, record: [key, [[finding("error", "1")], []]]),
-    "no such suppression": entry(lambda key, record: [key, [[], [SUPPRESSION]]]),
+    "a finding of another type": entry(lambda key, record: [key, [[7], *record[1:]]]),
+    "no such severity": entry(lambda key, record: [key, [[finding("x", 1)], *record[1:]]]),
+    "a line that is a text": entry(lambda key, rest: [key, [[finding("error", "1")], *rest[1:]]]),
+    "no such suppression": entry(lambda key, record: [key, [[], [SUPPRESSION], *record[2:]]]),
 }  # fmt: skip
 
 
@@ -132,10 +145,10 @@ def test_a_damaged_entry_is_a_miss_and_is_rewritten(
     (shard,) = stored.glob("*.json")
     shard.write_bytes(damage(shard.read_bytes()))
     cache = Cache(stored)
-    assert cache.get("a.py", b"x", OPTIONS) is None
-    cache.put("a.py", b"x", OPTIONS, RECORD)
+    assert cache.get("a.py", CONTENT, OPTIONS) is None
+    cache.put("a.py", CONTENT, OPTIONS, RECORD)
     cache.save()
-    assert Cache(stored).get("a.py", b"x", OPTIONS) == RECORD
+    assert Cache(stored).get("a.py", CONTENT, OPTIONS) == RECORD
 
 
 def test_the_directory_says_what_it_is(stored: Path) -> None:
@@ -150,8 +163,8 @@ def test_a_directory_that_cannot_be_written_is_one_warning(project: Path) -> Non
     """The scan goes on."""
     (project / "file").write_text("")
     cache = Cache(project / "file" / "cache")
-    cache.put("a.py", b"x", OPTIONS, RECORD)
-    assert cache.get("a.py", b"x", OPTIONS) == RECORD
+    cache.put("a.py", CONTENT, OPTIONS, RECORD)
+    assert cache.get("a.py", CONTENT, OPTIONS) == RECORD
     cache.save()
     assert "cannot be written" in cache.warning
 
@@ -163,7 +176,7 @@ def test_what_is_gone_is_forgotten(stored: Path, project: Path) -> None:
     os.utime(old, (0, time.time() - 31 * 24 * 3600))
     (project / "b.py").write_bytes(b"x")
     cache = Cache(stored)
-    cache.put("b.py", b"x", OPTIONS, FileRecord("b.py"))
+    cache.put("b.py", CONTENT, OPTIONS, FileRecord("b.py"))
     (project / "a.py").unlink()
     cache.save()
     (shard,) = stored.glob("*.json")
@@ -177,10 +190,10 @@ def test_several_processes_may_write_at_once(project: Path) -> None:
         "from dropaudit.static.record import FileRecord, Options\n"
         "for n in range(50):\n"
         "    cache = Cache(Path('cache'))\n"
-        "    cache.put('a.py', b'x', Options(), FileRecord('a.py'))\n"
+        "    cache.put('a.py', 'x', Options(), FileRecord('a.py'))\n"
         "    cache.save()\n"
         "    assert cache.warning == '', cache.warning\n"
-        "    assert Cache(Path('cache')).get('a.py', b'x', Options()) == FileRecord('a.py')\n"
+        "    assert Cache(Path('cache')).get('a.py', 'x', Options()) == FileRecord('a.py')\n"
     )
     running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [process.wait(60) for process in running] == [0, 0, 0]

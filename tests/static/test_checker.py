@@ -9,6 +9,7 @@ import pytest
 
 from dropaudit.static import checker
 from dropaudit.static.checker import Unreadable, check, read, unparsed
+from dropaudit.static.program.facts import FileFacts
 from dropaudit.static.record import FileRecord, Options
 
 OPTIONS = Options()
@@ -38,8 +39,8 @@ SILENT = {
 @pytest.mark.parametrize("data", SILENT.values(), ids=SILENT)
 def test_what_holds_no_trigger_is_not_parsed(data: bytes) -> None:
     """It cannot hold a finding, so it need not be Python."""
-    assert check("net.py", data, OPTIONS) == FileRecord("net.py")
-    assert unparsed("net.py", data) == FileRecord("net.py")
+    assert check("net.py", data, OPTIONS) == FileRecord("net.py", facts=FileFacts())
+    assert unparsed("net.py", data) == FileRecord("net.py", facts=FileFacts())
 
 
 DROPOUT = b"import torch.nn.functional as F\nx = F.dropout(x)\n"
@@ -69,7 +70,7 @@ def test_a_crash_is_a_finding(crash: Exception, monkeypatch: pytest.MonkeyPatch)
     def broken(*args: object, **options: object) -> None:
         raise crash
 
-    monkeypatch.setattr("dropaudit.static.scanner.scan_python", broken)
+    monkeypatch.setattr("dropaudit.static.scanner.scan_file", broken)
     (finding,) = check("net.py", DROPOUT, OPTIONS).findings
     assert finding.code == "DRP000"
 

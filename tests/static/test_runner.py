@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dropaudit.static import pool, runner
-from dropaudit.static.cache import Cache
+from dropaudit.static.cache import Cache, content_of
 from dropaudit.static.files import FileSelection, Found, discover
 from dropaudit.static.pool import Worker
 from dropaudit.static.record import FileRecord, Options
-from dropaudit.static.runner import check_apart, scan
+from dropaudit.static.runner import check_apart
 
 OPTIONS = Options()
 HEAD = "import torch.nn.functional as F\nF.dropout(x, 0.5, self.training)\n"  # DRP401
@@ -33,6 +34,10 @@ def write(**programs: str) -> list[Found]:
     for name, program in programs.items():
         Path(f"{name}.py").write_text(program)
     return discover(["."], FileSelection())
+
+
+def scan(files: list[Found], options: Options, **others: Any) -> list[FileRecord]:
+    return runner.scan(files, options, **others).records
 
 
 def codes(records: list[FileRecord]) -> dict[str, list[str]]:
@@ -95,12 +100,12 @@ def test_long_and_deep_programs_are_checked() -> None:
 def test_a_file_that_takes_too_long_is_said(monkeypatch: pytest.MonkeyPatch, apart: None) -> None:
     """The time limit grows with the file; here it is too short for a sum of many terms."""
     monkeypatch.setattr(pool, "_SECONDS_PER_BYTE", 0.0)
-    real = Worker._answer
+    real = Worker._line
 
-    def soon(self: Worker, seconds: float) -> object:
+    def soon(self: Worker, seconds: float) -> bytes:
         return real(self, seconds if self._hello is None else 0.5)
 
-    monkeypatch.setattr(Worker, "_answer", soon)
+    monkeypatch.setattr(Worker, "_line", soon)
     files = write(slow=HEAD + "x = " + "a + " * 9000 + "a\n", z=HEAD)
     records = scan(files, OPTIONS, jobs=1, cache=None)
     assert codes(records)["slow"] == ["DRP000"]
@@ -126,7 +131,8 @@ def test_a_death_is_not_kept(project: Path, apart: None) -> None:
     """Time and memory may suffice the next time."""
     files = write(a=HEAD + WILD["negations"])
     scan(files, OPTIONS, jobs=1, cache=Cache(project / "cache"))
-    assert Cache(project / "cache").get("a.py", files[0].path.read_bytes(), OPTIONS) is None
+    content = content_of(files[0].path.read_bytes())
+    assert Cache(project / "cache").get("a.py", content, OPTIONS) is None
 
 
 def test_what_cannot_be_read_is_said(project: Path) -> None:
