@@ -57,8 +57,8 @@ from dropaudit.static.applications import Application, application, settings
 from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import constant
 from dropaudit.static.facts import DROPOUT_MODULES
-from dropaudit.static.flow import following, preceding, reads, stores
-from dropaudit.static.savedoutputs import saved_before, saved_output
+from dropaudit.static.overwrites import base_name, read_again
+from dropaudit.static.savedoutputs import saved_before, saved_output, without_gradient
 from dropaudit.static.source import Change, Report, Source, is_name, self_attribute
 
 rule = Rule(
@@ -265,13 +265,16 @@ def function_that_overwrites(call: cst.Call, source: Source) -> Iterator[Report]
 def _verdict(source: Source, use: cst.Call, used: Application, where: cst.Call) -> Iterator[Report]:
     operation = saved_output(source, used.input)
     if operation:
-        yield _broken(source, where, operation)
-    elif isinstance(used.input, cst.Name):
-        other = _read_again(source, use, used.input.value)
+        if not without_gradient(source, use):
+            yield _broken(source, where, operation)
+        return
+    name = base_name(used.input)
+    if name:
+        other = read_again(source, use, name)
         if other:
             yield Report(
                 where,
-                f"in-place dropout overwrites `{used.input.value}`, which is read again as "
+                f"in-place dropout overwrites `{name}`, which is read again as "
                 f"`{other}`: that value is dropped too",
                 _out_of_place(source, where),
                 title="Work out of place",
@@ -341,54 +344,6 @@ def _target(source: Source, built: cst.Call) -> tuple[str, bool]:
         if isinstance(target, cst.Name):
             return target.value, False
     return "", False
-
-
-def _read_again(source: Source, use: cst.Call, name: str) -> str:
-    """The name by which the overwritten tensor is read after `use` started, else nothing."""
-    statement = source.statement_of(use)
-    if isinstance(statement, cst.Expr):
-        return ""
-    child: cst.CSTNode = use
-    for around in source.ancestors(use):
-        if around is statement:
-            break
-        if isinstance(around, cst.BinaryOperation):
-            other = around.right if around.left is child else around.left
-            if is_name(other, name):
-                return name
-        child = around
-    if isinstance(statement, cst.Return):
-        return ""
-    for alias in (name, *_aliases(source, statement, name)):
-        if stores(alias, statement):
-            continue
-        if isinstance(statement, cst.Assign) and _survives(source, statement, alias):
-            return alias
-    return ""
-
-
-def _aliases(source: Source, statement: cst.CSTNode, name: str) -> Iterator[str]:
-    """Names that hold the same tensor as `name` at `statement`."""
-    for earlier in preceding(source, statement):
-        match earlier:
-            case cst.Assign(targets=[cst.AssignTarget(target=cst.Name(value=alias))], value=value):
-                if is_name(value, name):
-                    yield alias
-        if stores(name, earlier):
-            return
-
-
-def _survives(source: Source, statement: cst.CSTNode, name: str) -> bool:
-    """Whether the value of `name` is read after `statement` before it is assigned anew."""
-    for later in following(source, statement):
-        if isinstance(later, (cst.If, cst.For, cst.While, cst.With, cst.Try)):
-            if reads(name, later):
-                return not stores(name, later)
-        elif reads(name, later):
-            return True
-        if stores(name, later):
-            return False
-    return False
 
 
 @rule.in_trace

@@ -19,6 +19,7 @@ from dropaudit.static.maskevidence import (
 )
 from dropaudit.static.maskuses import Masks, Use
 from dropaudit.static.modes import MODE_WORD
+from dropaudit.static.purpose import words
 from dropaudit.static.source import Source, self_attribute
 from dropaudit.static.walk import descend
 
@@ -34,6 +35,7 @@ _DRAWN_APART = re.compile(
     r"train|eval|sample|generat|augment|corrupt|mask_|_mask|aug(?![a-z])|pretrain|loss|init|reset",
     re.IGNORECASE,
 )
+_SAMPLES = re.compile(r"(p_|ddim_)?(sample|generate)(_|$)")
 _KEEPS_PARTS = re.compile(r"drop|keep_?(edge|node|prob|rate|ratio|p\b)", re.IGNORECASE)
 _EDGES = re.compile(r"edge|graph|node|sample|adj|neighbo", re.IGNORECASE)
 
@@ -58,7 +60,7 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str, Use | None]]
         function = found.masks.function
         if any(c.ready for c in found.use.coins):
             continue
-        if found.use.carried:
+        if found.use.carried or (not found.named and _generates(source, function)):
             continue
         drawn, via = found.use.draw, found.use.via
         if via is not None and source.function_of(via) is function:
@@ -80,6 +82,12 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str, Use | None]]
                 source, masks.function, (coin.draw, node)
             ):
                 yield coin.draw, "a random part is dropped", None
+
+
+def _generates(source: Source, function: cst.FunctionDef) -> bool:
+    """Whether the class generates by another method: its forward is the training pass then."""
+    facts = source.class_of(function)
+    return facts is not None and any(_SAMPLES.match(m) for f in facts.lineage for m in f.methods)
 
 
 def _helper_hears(source: Source, call: cst.CSTNode, draw: cst.CSTNode) -> bool:
@@ -248,7 +256,18 @@ def _has_mode_parameter(function: cst.FunctionDef) -> bool:
 def _switches(facts: ClassFacts) -> bool:
     """Whether the class takes note of the mode in a way of its own."""
     every = (*facts.lineage, *facts.subclasses)
-    return any(n in ("train", "eval") or "mode" in n for f in every for n in f.methods)
+    return any(
+        name in ("train", "eval")
+        or ("mode" in words(name).lower().split("_") and _speaks_of_mode(method))
+        for f in every
+        for name, method in f.methods.items()
+    )
+
+
+def _speaks_of_mode(method: cst.FunctionDef) -> bool:
+    """Whether a method with `mode` in its name means training and evaluation by it."""
+    text = cst.Module([]).code_for_node(method)
+    return not re.search(r"\bmode\b", text) or bool(re.search(r"train|eval|test|infer", text))
 
 
 def _gated_where_used(source: Source, facts: ClassFacts) -> bool:

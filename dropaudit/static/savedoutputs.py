@@ -15,6 +15,7 @@ from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import is_constant_true, origins
 from dropaudit.static.facts import ClassFacts
 from dropaudit.static.flow import reaching
+from dropaudit.static.maskcallees import callee
 from dropaudit.static.names import Kind
 from dropaudit.static.sequences import last_of, runs_before
 from dropaudit.static.source import Source, self_attribute
@@ -110,6 +111,21 @@ def saved_before(source: Source, entry: cst.BaseExpression, depth: int = 0) -> s
     return ""
 
 
+def without_gradient(source: Source, node: cst.CSTNode) -> bool:
+    """Whether `node` runs under `no_grad` or `inference_mode`, where nothing is kept."""
+    for around in source.ancestors(node):
+        calls = []
+        if isinstance(around, cst.With):
+            calls = [item.item for item in around.items]
+        elif isinstance(around, cst.FunctionDef):
+            calls = [d.decorator for d in around.decorators]
+        for call in calls:
+            func = call.func if isinstance(call, cst.Call) else call
+            if source.name_of(func) in ("torch.no_grad", "torch.inference_mode"):
+                return True
+    return False
+
+
 def _call(source: Source, call: cst.Call, depth: int) -> str:
     name = source.name_of(call.func)
     last = name.rsplit(".", 1)[-1]
@@ -136,6 +152,9 @@ def _call(source: Source, call: cst.Call, depth: int) -> str:
                 last = source.name_of(origin).rsplit(".", 1)[-1]
                 if source.name_of(origin).startswith("torch.") and last in _ALWAYS:
                     return last
+    target = callee(source, call)
+    if target is not None:
+        return _returns(source, target.function, depth)
     return saved_by_module(source, call.func, depth + 1)
 
 
@@ -180,8 +199,12 @@ def _class_returns(source: Source, facts: ClassFacts, depth: int) -> str:
     forward = facts.methods.get("forward")
     if forward is None or not facts.is_module:
         return ""
+    return _returns(source, forward, depth)
+
+
+def _returns(source: Source, function: cst.FunctionDef, depth: int) -> str:
     stop = (cst.FunctionDef, cst.Lambda)
-    values = [n.value for n in descend(forward.body, stop) if isinstance(n, cst.Return)]
+    values = [n.value for n in descend(function.body, stop) if isinstance(n, cst.Return)]
     found = {saved_output(source, value, depth + 2) for value in values}
     return found.pop() if len(found) == 1 else ""
 
