@@ -212,3 +212,14 @@ def previews() -> frozenset[str]:
     files = sorted((Path(__file__).parent / "rules").glob("[a-z]*.py"))
     found = (head.search(file.read_text("utf-8")) for file in files)
     return frozenset(m[1] for m in found if m and re.search(r"^    preview=True", m[0], re.M))
+
+
+@cache
+def across_files() -> frozenset[str]:
+    """The codes of the rules that look at files together, read without importing them."""
+    head = re.compile(
+        r'^rule = Rule\(\s*"(DRP\d{3})".*?^@rule\.in_project$', re.MULTILINE | re.DOTALL
+    )
+    files = sorted((Path(__file__).parent / "rules").glob("[a-z]*.py"))
+    found = (head.search(file.read_text("utf-8")) for file in files)
+    return frozenset(match[1] for match in found if match)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-from dropaudit.catalogue import names
+from dropaudit.catalogue import across_files, names
 from dropaudit.findings import Edit, Finding, Fix, Location, Severity
 from dropaudit.selection import UNCHECKED, nearest
 from dropaudit.static.comments import Comment, Comments
@@ -56,7 +56,8 @@ def apply(record: FileRecord, selected: Callable[[str], bool]) -> list[Finding]:
     """The findings that are selected and not suppressed, and the suppressions that are unused.
 
     That a file could not be checked is silenced only by its own code, and its suppressions are
-    not judged: what they would silence is not known.
+    not judged: what they would silence is not known. Nor are the codes of rules across files where
+    these saw only a part of the program.
     """
     used: set[tuple[int, str]] = set()
     left = [
@@ -65,11 +66,15 @@ def apply(record: FileRecord, selected: Callable[[str], bool]) -> list[Finding]:
         if selected(finding.code) and not _silenced(finding, record.suppressions, used)
     ]
     if selected(UNUSED) and not any(f.code == UNCHECKED for f in record.findings):
-        known = names()
+        known, unsure = names(), across_files() if record.partial else frozenset()
+
+        def judged(code: str) -> bool:
+            return selected(code) and code not in unsure
+
         unused = [
             finding
             for at, suppression in enumerate(record.suppressions)
-            if (finding := _unused(suppression, at, used, known, selected)) is not None
+            if (finding := _unused(suppression, at, used, known, judged)) is not None
         ]
         left += [f for f in unused if not _silenced(f, record.suppressions, used)]
     return sorted(left, key=lambda finding: finding.sort_key)
@@ -189,11 +194,11 @@ def _unused(
     at: int,
     used: set[tuple[int, str]],
     known: Mapping[str, str],
-    selected: Callable[[str], bool],
+    judged: Callable[[str], bool],
 ) -> Finding | None:
     if not suppression.codes:
-        judged = suppression.form != "noqa" and all(selected(code) for code in _usual(known))
-        if not judged or (at, "") in used:
+        certain = suppression.form != "noqa" and all(judged(code) for code in _usual(known))
+        if not certain or (at, "") in used:
             return None
         return _finding(suppression, "unused suppression: there is nothing to silence", None)
     needless, why = [], []
@@ -204,7 +209,7 @@ def _unused(
             hint = f" (did you mean {near[0]}?)" if near else ""
             why.append(f"{code} is no rule{hint}")
             needless.append(code)
-        elif (at, code) not in used and UNUSED not in meant and all(map(selected, meant)):
+        elif (at, code) not in used and UNUSED not in meant and all(map(judged, meant)):
             why.append(f"{code} is not reported here")
             needless.append(code)
     return _finding(suppression, f"unused suppression: {', '.join(why)}", needless) if why else None
