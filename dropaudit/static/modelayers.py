@@ -28,7 +28,8 @@ _TORCHVISION = re.compile(
 )
 _ANYWHERE = re.compile(
     r"(^|\.)(wide_)?(resnet\d+|resnext\d+_\w+|densenet\d+|vgg\d+_bn|inception_v[34]|mobilenet_v[23]"
-    r"|efficientnet_b\d)\w*$"
+    r"|efficientnet_b\d|ResNet\d+|ResNeXt\d+|DenseNet\d+|InceptionV3|InceptionResnetV1)\w*$"
+    r"|(^|\.)EfficientNet\.from_(pretrained|name)$|^segmentation_models_pytorch\.[A-Z]\w*$"
 )
 _BY_NAME = re.compile(rf"(timm/|hf_hub:timm/|nvidia_|\w+_)?({_WITH_NORM})(\.\w+)?$", re.IGNORECASE)
 # transformers whose configurations drop by default; CLIP, ViT, Llama and their kin have rates of 0
@@ -51,7 +52,9 @@ _AUTO = re.compile(
     r"|QuestionAnswering|PreTraining))?)\.from_pretrained$"
 )
 _LANGUAGE_NAME = re.compile(rf"(.*[/_-])?{_LANGUAGE}([/_-].*)?$", re.IGNORECASE)
+_LANGUAGE_MODELS = re.compile(r"^(sentence_transformers\.SentenceTransformer|lpips\.LPIPS)$")
 _SPEECH = re.compile(r"^torchaudio\.pipelines\.(WAV2VEC2|HUBERT|WAVLM)\w*\.get_model$")
+_DROPPING = (_TRANSFORMERS, _BERT_ANYWHERE, _LANGUAGE_MODELS, _SPEECH)
 _CASTS = frozenset(
     ["to", "cuda", "cpu", "half", "float", "double", "train", "eval", "requires_grad_", "apply"]
 )
@@ -74,7 +77,8 @@ def mode_layers(source: Source, value: cst.CSTNode | None, depth: int = 0) -> st
     if isinstance(value, cst.Name):
         return _first(source, _values(source, value), depth)
     if isinstance(value, cst.Subscript):
-        return _of_part(source, value.value, depth)
+        ensemble = _is_fairseq(source, value.value)
+        return DROPOUT if ensemble else _of_part(source, value.value, depth)
     if isinstance(value, cst.Attribute):
         if self_attribute(value):
             facts = source.class_of(value)
@@ -132,8 +136,10 @@ def _of_library(source: Source, call: cst.Call, name: str) -> str:
         if any(_BY_NAME.match(w) for w in given[1:2]):
             return NORM
         return DROPOUT if any(_LANGUAGE_NAME.match(w) for w in given[1:2]) else ""
-    if _TRANSFORMERS.match(name) or _SPEECH.match(name) or _BERT_ANYWHERE.search(name):
+    if any(known.search(name) for known in _DROPPING):
         return DROPOUT
+    if name == "clip.load" and any(w.startswith("RN") for w in given[:1]):
+        return NORM
     if _AUTO.match(name) and (not given or _LANGUAGE_NAME.match(given[0])):
         return DROPOUT
     return ""
@@ -219,6 +225,16 @@ def _any_below(source: Source, value: cst.CSTNode, depth: int) -> str:
         if found:
             return found
     return ""
+
+
+def _is_fairseq(source: Source, models: cst.CSTNode) -> bool:
+    """Whether `models` is the list that fairseq loads: its models drop by their configuration."""
+    if not isinstance(models, cst.Name):
+        return False
+    return any(
+        isinstance(b.node, cst.Assign) and "load_model_ensemble" in source.text(b.node.value)
+        for b in source.bindings(models)
+    )
 
 
 def _values(source: Source, name: cst.Name) -> list[cst.BaseExpression]:

@@ -9,7 +9,9 @@ from dropaudit.static.modelayers import DROPOUT, NORM, mode_layers
 from dropaudit.static.source import Source
 
 HEAD = """
+import clip
 import copy
+import fairseq
 import timm
 import torch
 import torchaudio
@@ -49,6 +51,7 @@ def pick(name):
     return Still() if name else other(name)
 
 vgg = models.vgg16(pretrained=True)
+loaded, config, task = fairseq.checkpoint_utils.load_model_ensemble_and_task([name])
 resnet = models.resnet18()
 """
 
@@ -71,6 +74,9 @@ CASES = [
     ("transformers.RobertaModel.from_pretrained(name)", DROPOUT),
     ("transformers.AutoModel.from_pretrained('bert-base-uncased')", DROPOUT),
     ("torchaudio.pipelines.HUBERT_BASE.get_model()", DROPOUT),
+    ("loaded[0].cuda()", DROPOUT),
+    ("clip.load('RN50')[0]", NORM),
+    ("clip.load('ViT-B/32')[0]", ""),
     ("models.vgg16().features", ""),
     ("vgg.features[:16]", ""),
     ("nn.Sequential(*list(vgg.features)[:31])", ""),
