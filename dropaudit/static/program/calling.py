@@ -107,7 +107,7 @@ class Calling:
         return Context(
             frame,
             (*ctx.chain, frame.ref),
-            (*ctx.steps, Step(frame.path, frame.qualified, called_at)),
+            (*ctx.steps, Step(frame.path, frame.qualified, facts.where, called_at)),
             grad_off,
             hidden,
             trains,
@@ -115,6 +115,8 @@ class Calling:
             measures=not trains and measures(facts.body),
             held_out=not trains and ctx.held_out,
             loop_line=ctx.loop_line,
+            guards=ctx.guards,
+            phase=len(ctx.steps) if grad_off and not ctx.grad_off else ctx.phase,
         )
 
     def _may_switch(self, decorator: FunctionRef | ClassRef) -> bool:
@@ -275,22 +277,24 @@ class Calling:
         if not owners:
             self._escape(state, given, name)
             return [(state, UNKNOWN)]
-        outcomes: list[Outcome] = [(state, UNKNOWN)]
+        every = sorted(owners, key=repr)
+        if not all(isinstance(owner, Object) for owner in every):
+            result: list[Outcome] = []
+            for owner in every:
+                mine = state.copy() if len(every) > 1 else state
+                result += self._method(ctx, mine, node, inner, owner, name, given)
+            return result
+        outcomes: list[Outcome] = [(state, one(every[0]))]
         found: list[Values] = []
-        forks: list[Outcome] = []
-        for owner in sorted(owners, key=repr):
-            ends: list[Outcome] = []
-            for current, _ in outcomes:
-                ends += self._method(ctx, current, node, inner, owner, name, given)
-            if isinstance(owner, Object) and len(owners) > 1:
-                found += [values for _, values in ends]
-                outcomes = ends
-            elif len(owners) > 1:
-                forks += [(after.copy(), values) for after, values in ends]
-            else:
-                return ends
-        if forks:
-            return forks
+        for owner in every:  # whichever it is: all of them
+            outcomes = [
+                end
+                for current, _ in outcomes
+                for end in self._method(ctx, current, node, inner, owner, name, given)
+            ]
+            found.append(union(*(values for _, values in outcomes)))
+        if len(every) == 1:
+            return outcomes
         return [(after, union(*found)) for after, _ in outcomes]
 
     def _method(
@@ -328,8 +332,8 @@ class Calling:
             return self._own_method(ctx, state, node, thing, name, method, given)
         if name in library.SAME_METHODS:
             return [(state, one(thing))]
-        if name == "step":
-            self._events.step(ctx, state, node.where, origin)
+        if name in library.STEPS:
+            self._events.step(ctx, state, node.where, origin.name)
             return self._closure(ctx, state, node, given)
         if name in _LOADS:
             self._heap.load(state, thing)
@@ -385,7 +389,8 @@ class Calling:
         if self._heap.is_framework(self._heap.origins[thing.number].symbol):
             kind = "unknown"
         event = Event(ctx.frame.path, where, ctx.frame.qualified)
-        self._heap.switch(state, thing, kind, event)
+        at_end = kind == "eval" and any(library.LAST_BATCH.search(text) for text in ctx.guards)
+        self._heap.switch(state, thing, kind, None if at_end else event)
 
     def _own_method(
         self,
@@ -584,9 +589,13 @@ class Calling:
         self, ctx: Context, state: State, node: Call, callee: Foreign, given: Arguments
     ) -> list[Outcome]:
         name = callee.dotted
-        if name.rpartition(".")[2] in library.BACKWARD:
+        last = name.rpartition(".")[2]
+        if last in library.BACKWARD:
             self._events.backward(ctx, state, node.where)
             return [(state, UNKNOWN)]
+        if last in library.STEPS:
+            self._events.step(ctx, state, node.where, name)
+            return self._closure(ctx, state, node, given)
         if name == "getattr" and len(given) >= 2:
             return [(state, self._getattr(state, given))]
         if name.endswith("set_grad_enabled") and given:

@@ -9,7 +9,9 @@ from dropaudit.static.program.code import Argument, Call, Constant, Span
 from dropaudit.static.program.frames import Context
 from dropaudit.static.program.heap import Heap
 from dropaudit.static.program.sightings import Sightings, Training, Verdict, Visit
-from dropaudit.static.program.values import Event, Mode, Object, Origin, State
+from dropaudit.static.program.values import Event, Mode, Object, State
+
+_LONGEST = 40  # lines of a report
 
 
 class Events:
@@ -52,6 +54,7 @@ class Events:
     def _visit(self, ctx: Context, state: State, thing: Object, mode: Mode, node: Call) -> None:
         origin = self._heap.origins[thing.number]
         at = Event(ctx.frame.path, node.where, ctx.frame.qualified)
+        start = self._start(ctx, at)
         layer, _ = self._heap.layer(thing)
         verdict: Verdict = "open"
         if ctx.hidden or mode.kind in ("eval", "unknown"):
@@ -63,7 +66,21 @@ class Events:
             other = state.modes.get(number)
             if other is not None and other.kind == "eval" and other.switch is not None:
                 mate = mate or other.switch
-        self._seen.visits.setdefault(Visit(at, origin, verdict, layer, ctx.way, mode.switch, mate))
+        self._seen.visits.setdefault(
+            Visit(at, start, origin, verdict, layer, ctx.way, mode.switch, mate)
+        )
+
+    def _start(self, ctx: Context, at: Event) -> Event:
+        """The function in which the evaluation begins, down to the call that leads to `at`."""
+        number = ctx.phase if ctx.phase >= 0 else len(ctx.steps) - 1
+        step = ctx.steps[number]
+        inside = number == len(ctx.steps) - 1
+        call = at.where if inside else ctx.steps[number + 1].called_at or at.where
+        if not step.function or call.end_line - step.where.line > _LONGEST:
+            return Event(step.path, call, step.function)
+        first = step.where
+        span = Span(first.line, first.column, call.end_line, call.end_column)
+        return Event(step.path, span, step.function)
 
     # -- backward --------------------------------------------------------------------------
 
@@ -76,16 +93,16 @@ class Events:
                 if mode.switch is not None and mode.trained:
                     state.stepped[number] = mode
                 continue
-            if mode.evaluated is not None and mode.kind == "train":
+            if mode.evaluated is not None and mode.kind == "train" and _is_undone(ctx, mode):
                 self._training(ctx, Object(number), mode.evaluated, where, undone=True)
             state.modes[number] = replace(
                 current, trained=True, evaluated=None, mates=(current.mates | mates) - {number}
             )
         state.pending.clear()
 
-    def step(self, ctx: Context, state: State, where: Span, stepper: Origin) -> None:
+    def step(self, ctx: Context, state: State, where: Span, stepper: str) -> None:
         """An optimizer took a step."""
-        if "sched" in stepper.name.lower():
+        if "sched" in stepper.lower():
             return
         for number, mode in state.stepped.items():
             assert mode.switch is not None
@@ -102,6 +119,14 @@ class Events:
         at = Event(ctx.frame.path, where, ctx.frame.qualified)
         training = Training(evaluated, origin, at, ctx.way, undone, layer)
         self._seen.trainings.setdefault(training)
+
+
+def _is_undone(ctx: Context, mode: Mode) -> bool:
+    """Whether a switch back to train mode comes before the next batch, not only the next epoch."""
+    switch = mode.switch
+    if switch is None or (switch.path, switch.function) != (ctx.frame.path, ctx.frame.qualified):
+        return True
+    return switch.where.line > ctx.loop_line
 
 
 def _deep(node: Call) -> list[Argument]:

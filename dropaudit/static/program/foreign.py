@@ -80,9 +80,11 @@ class Foreigners:
         values = [v for n, v in given if n in ("", "model", "module", "models")]
         if not any(objects(v) for v in values):
             return None
+        if not library.MANY.search(name):
+            return next(v for v in values if objects(v))
         if len(values) == 1:
-            many = name.endswith("initialize")  # of deepspeed: the engine and three more
-            return one(Group((*values, UNKNOWN, UNKNOWN, UNKNOWN))) if many else values[0]
+            engine = name.endswith("initialize")  # of deepspeed: the engine and three more
+            return one(Group((*values, UNKNOWN, UNKNOWN, UNKNOWN))) if engine else values[0]
         return one(Group(tuple(values)))
 
     def _builds_model(self, name: str) -> bool:

@@ -16,6 +16,8 @@ class Context:
     `hidden` says that a decorator around may have switched modes. `trains`, `measures` and
     `held_out` speak of the innermost loop, or of the function where there is none: whether a
     backward pass is made in it, whether results are measured, whether it goes over held-out data.
+    `guards` are the tests that were true on the way here, `phase` is the number of the step (see
+    `steps`) in whose function gradients were turned off.
     """
 
     frame: Frame
@@ -28,6 +30,8 @@ class Context:
     measures: bool = False
     held_out: bool = False
     loop_line: int = 0
+    guards: tuple[str, ...] = ()
+    phase: int = -1
 
     @property
     def way(self) -> Way:

@@ -152,8 +152,11 @@ class Heap:
 
     # -- modes -----------------------------------------------------------------------------
 
-    def switch(self, state: State, thing: Object, kind: ModeKind, event: Event) -> None:
-        """`thing.train()`, `thing.eval()`, or a switch of which nothing is known."""
+    def switch(self, state: State, thing: Object, kind: ModeKind, event: Event | None) -> None:
+        """`thing.train()`, `thing.eval()`, or a switch of which nothing is known.
+
+        Without an `event` nothing is told of it later.
+        """
         for number in self.family(state, thing):
             old = state.modes.get(number)
             if old is None:

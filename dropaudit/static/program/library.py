@@ -22,6 +22,8 @@ WRAPPERS = re.compile(
     r"|data_parallel|DataParallelModel|ShardedDataParallel|distribute_model|wrap_model|get_model"
     r"|de_parallel|de_complete_parallel|unwrap_ddp_model|OptimizedModule|auto_model|accelerate)$"
 )
+# those of them that take several things and give them back in order
+MANY = re.compile(r"(^|[._])(prepare|initialize|setup)$")
 # functions that read a model and leave its mode alone
 HARMLESS = re.compile(
     r"^(print|len|isinstance|issubclass|hasattr|id|type|str|repr|list|tuple|dict|set|sum|max|min"
@@ -68,6 +70,7 @@ PLAIN_DECORATORS = re.compile(
     r"|^(click|typer|hydra|fire|functools|typing|contextlib|pytest|numba|abc)\b"
 )
 GRAD_OFF = frozenset(["torch.no_grad", "torch.inference_mode", "torch.autograd.no_grad"])
+STEPS = frozenset(["step", "optimizer_step", "clip_and_step"])
 BACKWARD = frozenset(["backward", "manual_backward", "scaled_backward", "backward_step"])
 # of a function or a loop: this is where a model is judged or used
 EVALUATES = re.compile(
@@ -108,6 +111,10 @@ NOT_FORWARD = re.compile(
     r"|values|append|extend|update\w*|configure_\w+|optimizer\w*|log\w*|size|dim|step|backward|no_sync"
     r"|clip_\w+|build\w*|make\w*|create\w*|add_\w+|remove_\w+|merge\w*|load|pop|insert|index|copy|join"
     r"|numel|format|split|strip|lower|is_\w+|has_\w+|requires_grad_|eval|train)$"
+)
+# a test that is true at the end of an epoch, after which train() is called again
+LAST_BATCH = re.compile(
+    r"len\([^)]*\)\s*-\s*1|==\s*len\(|(^|_)last(_|$)|is_last|end_of_epoch|epoch_end"
 )
 EXITS = frozenset(["sys.exit", "exit", "quit", "os._exit", "os.abort"])
 TEST_FILE = re.compile(

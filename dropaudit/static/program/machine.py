@@ -242,17 +242,21 @@ class Machine:
     def _if(self, ctx: Context, states: list[State], node: If, exits: Exits) -> list[State]:
         result: list[State] = []
         key = ctx.frame.number, node.text
+        inside = replace(ctx, guards=(*ctx.guards, node.text))
         for state in states:
             for after, values in self.value(ctx, state, node.test):
                 known = truth(values)
                 if known is None:
                     known = after.decided.get(key)
                 if known is not None:
-                    result += self.block(ctx, [after], node.body if known else node.orelse, exits)
+                    if known:
+                        result += self.block(inside, [after], node.body, exits)
+                    else:
+                        result += self.block(ctx, [after], node.orelse, exits)
                     continue
                 yes, no = after.copy(), after
                 yes.decided[key], no.decided[key] = True, False
-                result += self.block(ctx, [yes], node.body, exits)
+                result += self.block(inside, [yes], node.body, exits)
                 result += self.block(ctx, [no], node.orelse, exits)
         return result
 
@@ -341,7 +345,8 @@ class Machine:
         restored: list[Object] = []
         for value, target in node.items:
             states, entered, hidden = self._enter(inside, states, value, target)
-            inside = replace(inside, grad_off=inside.grad_off or entered)
+            if entered and not inside.grad_off:
+                inside = replace(inside, grad_off=True, phase=len(ctx.steps) - 1)
             restored += hidden
         if not restored:
             return self.block(inside, states, node.body, exits)

@@ -22,11 +22,14 @@ class Way:
 class Visit:
     """A model was called where it is evaluated.
 
+    `start` is the function that evaluates, as far as the call in it that leads to the model's.
+
     "wrong": surely in train mode; "right": in eval mode, or switched in a way that cannot be
     followed; "open": nothing is known of its mode, which counts for neither side.
     """
 
     at: Event
+    start: Event
     model: Origin
     verdict: Verdict
     layer: str = ""

@@ -120,10 +120,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One function on the way to an event: its file and name, and where it was called."""
+    """One function on the way to an event: its file and name, where it is, where it was called."""
 
     path: str
     function: str
+    where: Span
     called_at: Span | None
 
 
