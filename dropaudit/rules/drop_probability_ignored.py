@@ -59,7 +59,7 @@ from dropaudit.findings import Severity
 from dropaudit.static.facts import ClassFacts
 from dropaudit.static.functional import is_zero
 from dropaudit.static.reach import argument_for, exact_callers
-from dropaudit.static.source import Change, Report, Source, number
+from dropaudit.static.source import Change, Report, Source, is_name, number
 from dropaudit.static.switches import literal_dropouts, switch_of
 from dropaudit.static.unread import (
     excuses,
@@ -313,7 +313,7 @@ def _is_rate(name: str) -> bool:
 @rule.in_source(cst.FunctionDef)
 def parameter_never_read(function: cst.FunctionDef, source: Source) -> Iterator[Report]:
     """Parameters that the body does not name, or only keeps where nothing reads them."""
-    named = [p for p in params(function) if _is_rate(p.name.value)]
+    named = [p for p in params(function) if _is_rate(p.name.value) and not _is_flag(source, p)]
     if not named or source.modes.in_test(function.body) or not _is_torch(source):
         return
     facts = source.class_of(function)
@@ -374,6 +374,11 @@ def _only_literal(
     calls = [n for n in descend(around.body) if isinstance(n, cst.Call)]
     found = list(literal_dropouts(source, calls))
     return found[0] if len(found) == 1 else None
+
+
+def _is_flag(source: Source, param: cst.Param) -> bool:
+    said = "" if param.annotation is None else source.text(param.annotation.annotation)
+    return "bool" in said or is_name(param.default, "True") or is_name(param.default, "False")
 
 
 def _is_given(source: Source, function: cst.FunctionDef, param: cst.Param) -> bool:

@@ -74,7 +74,7 @@ rule = Rule(
 
                 def forward(self, x):
                     x = F.dropout(x, self.rate, True)  # DRP205
-                    x = F.dropout(x, self.rate, training=self.rate > 0)  # DRP205
+                    x = F.dropout(x + 1, self.rate, training=self.rate > 0)  # DRP205
                     return F.dropout2d(x, p=0.5, training=True)  # DRP205
             """,
         ),
@@ -91,7 +91,7 @@ rule = Rule(
                 def forward(self, x):
                     if self.training:
                         x = F.dropout(x, self.rate, training=True)
-                    x = F.dropout(x, self.rate if self.training else 0.0, True)
+                    x = F.dropout(x + 1, self.rate if self.training else 0.0, True)
                     return F.dropout(x, 0.0, True)
 
             class MCDropout(nn.Module):

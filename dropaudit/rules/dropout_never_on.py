@@ -81,7 +81,7 @@ rule = Rule(
                 def forward(self, x):
                     x = F.dropout(self.fc(x), self.rate, False)  # DRP218
                     x = F.dropout(x, p=0.5, training=self.training and False)  # DRP218
-                    return self.mix(x)
+                    return self.mix(x + 1)
 
                 def mix(self, x):
                     x = torch.dropout(x, 0.1, not True)  # DRP218
@@ -105,7 +105,7 @@ rule = Rule(
                 def forward(self, x):
                     x = F.dropout(self.fc(x), self.rate, self.training)
                     x = F.dropout(x, p=0.5, training=self.training)
-                    return self.mix(x)
+                    return self.mix(x + 1)
 
                 def mix(self, x):
                     x = torch.dropout(x, 0.1, self.training)
@@ -136,7 +136,8 @@ rule = Rule(
                     x = F.dropout(x, 0.0, training=False)
                     x = F.dropout(x, training=False)
                     x = F.dropout(x, self.rate, training=self.active)
-                    x = F.dropout(x, self.rate, training=OFF)
+                    x = F.dropout(x + 1, self.rate, training=OFF)
+                    x = x + 1
                     x = F.dropout(x, self.rate, training=self.training and not self.deterministic)
                     x = F.alpha_dropout(x, self.rate, training=False)
                     return F.dropout(x, self.rate, False) if self.deterministic else x

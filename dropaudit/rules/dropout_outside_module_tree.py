@@ -158,7 +158,7 @@ rule = Rule(
                 def __init__(self, n, rate, teacher):
                     super().__init__()
                     layers = [nn.Linear(8, 8), nn.Dropout(rate)]
-                    layers += [nn.Dropout(rate)]
+                    layers += [nn.ReLU(), nn.Dropout(rate)]
                     self.body = nn.Sequential(*layers)
                     self.features = [nn.Linear(8, 8)]
                     self.features.append(nn.Dropout(rate))
@@ -215,7 +215,7 @@ rule = Rule(
                     self.first, self.second = nn.Dropout(rate), [rate]
 
                 def forward(self, x):
-                    return self.first(self.one(self.other(x))) * self.second[0]
+                    return self.first(x) * self.one(x) * self.other(x) * self.second[0]
 
             class Settings:
                 def __init__(self, rate):

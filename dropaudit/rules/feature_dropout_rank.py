@@ -90,7 +90,7 @@ rule = Rule(
                     x = x.view(x.size(0), -1)
                     x = F.relu(self.fc(x))
                     x = self.drop(x)  # DRP405
-                    return F.dropout2d(x.flatten(1), 0.5, self.training)  # DRP405
+                    return F.dropout2d(F.relu(x.flatten(1)), 0.5, self.training)  # DRP405
             """,
         ),
         Example(
@@ -111,7 +111,7 @@ rule = Rule(
 
                 def forward(self, x):
                     x = self.drop(self.fc(x))
-                    x = x.view(x.size(0), -1, 1, 1)
+                    x = F.relu(x).view(x.size(0), -1, 1, 1)
                     x = self.drop(x)
                     x = x.flatten(1).unsqueeze(-1)
                     return F.dropout1d(x, 0.1, self.training)

@@ -104,7 +104,7 @@ rule = Rule(
                     x = drop2d(self.fc(x), self.rate, inplace=False,)  # DRP201
                     if self.rate:
                         x = nn.functional.dropout(x, p=self.rate)  # DRP201
-                    x = self.hold(x, 0.2)  # DRP201
+                    x = self.hold(x + 1, 0.2)  # DRP201
                     return self.step(x)
 
                 def step(self, x):
@@ -135,7 +135,7 @@ rule = Rule(
                     x = drop2d(self.fc(x), self.rate, inplace=False, training=self.training,)
                     if self.rate:
                         x = nn.functional.dropout(x, p=self.rate, training=self.training)
-                    x = self.hold(x, 0.2, training=self.training)
+                    x = self.hold(x + 1, 0.2, training=self.training)
                     return self.step(x)
 
                 def step(self, x):
@@ -191,24 +191,24 @@ rule = Rule(
                 def forward(self, x, deterministic=False, targets=None, **options):
                     if self.training and self.rate > 0:
                         x = F.dropout(x, self.rate)
-                    x = F.dropout(x, p=self.rate if self.training else 0)
-                    x = F.dropout(x, p=self.active_rate)
+                    x = F.dropout(x + 1, p=self.rate if self.training else 0)
+                    x = F.dropout(x + 1, p=self.active_rate)
                     x = F.dropout(x, p=0.0)
-                    x = F.dropout(x, self.rate, training=self.block.training)
-                    x = F.dropout(x, **options)
-                    x = F.dropout(x, 0.2, training=not deterministic)
-                    x = F.dropout(x) if not deterministic else x
+                    x = F.dropout(x + 1, self.rate, training=self.block.training)
+                    x = F.dropout(x + 1, **options)
+                    x = F.dropout(x + 1, 0.2, training=not deterministic)
+                    x = F.dropout(x + 1) if not deterministic else x
                     if targets is not None:
-                        x = F.dropout(x, self.rate)
-                    x = self.mix(x)
+                        x = F.dropout(x + 1, self.rate)
+                    x = self.mix(x + 1)
                     rate = self.rate
                     if not self.training:
                         rate = 0
-                    x = F.dropout(x, rate)
-                    x = weigh(x, self.rate if self.training else 0.0)
+                    x = F.dropout(x + 1, rate)
+                    x = weigh(x + 1, self.rate if self.training else 0.0)
                     if not self.training:
                         return x
-                    return F.dropout(x, self.rate)
+                    return F.dropout(x + 1, self.rate)
 
                 def mix(self, x):
                     return self.noisy(x) if self.training else x

@@ -83,7 +83,7 @@ rule = Rule(
 
                 def forward(self, x):
                     x = self.three(self.two(self.one(self.rnn(x)[0])))
-                    return F.dropout(x, self.keep_dropout, self.training)  # DRP103
+                    return F.dropout(x + 1, self.keep_dropout, self.training)  # DRP103
             """,
             fixed="""
             import torch.nn as nn
@@ -101,7 +101,7 @@ rule = Rule(
 
                 def forward(self, x):
                     x = self.three(self.two(self.one(self.rnn(x)[0])))
-                    return F.dropout(x, 1 - self.keep_dropout, self.training)
+                    return F.dropout(x + 1, 1 - self.keep_dropout, self.training)
             """,
         ),
         Example(
@@ -151,8 +151,8 @@ rule = Rule(
                     self.six = nn.Dropout(0.1 if keep_dropout else 0.0)
 
                 def forward(self, x):
-                    x = self.three(self.two(self.one(x)))
-                    x = self.six(self.five(self.four(x)))
+                    x = self.three(x) + self.two(x) + self.one(x)
+                    x = self.six(x) + self.five(x) + self.four(x)
                     return F.dropout(x, 1 - self.keep_prob, self.training)
             """,
         ),

@@ -79,12 +79,12 @@ rule = Rule(
                     self.five = nn.LSTM(dim, dim, 2, dropout=1.5)  # DRP106
 
                 def forward(self, x, training=True):
-                    x = F.dropout(self.one(self.two(x)), self.training)  # DRP106
-                    x = F.dropout(self.three(self.four(x)), p=training)  # DRP106
+                    x = F.dropout(self.one(x) + self.two(x), self.training)  # DRP106
+                    x = F.dropout(self.three(x + 1) + self.four(x + 1), p=training)  # DRP106
                     x = F.dropout(self.five(x)[0], self.drop, self.training)  # DRP106
-                    x = F.dropout(x, 2, self.training)  # DRP106
+                    x = F.dropout(x + 1, 2, self.training)  # DRP106
                     return F.scaled_dot_product_attention(  # DRP106
-                        x, x, self.drop(x), dropout_p=self.drop if self.training else 0.0
+                        x, x, self.drop(x + 1), dropout_p=self.drop if self.training else 0.0
                     )
             """,
         ),
@@ -105,10 +105,11 @@ rule = Rule(
                     self.scaled_literal = nn.Dropout(50 / 100)
 
                 def forward(self, x):
-                    x = self.none(self.all(self.half(self.scaled(self.scaled_literal(x)))))
-                    x = F.dropout(x, self.training and self.rate)
-                    x = F.dropout(x, self.rate * self.training)
-                    return F.dropout(x, self.rate, self.training)
+                    x = self.all(x) + self.scaled(x) + self.scaled_literal(x)
+                    x = self.half(self.none(x))
+                    x = F.dropout(x + 1, self.training and self.rate)
+                    x = F.dropout(x + 1, self.rate * self.training)
+                    return F.dropout(x + 1, self.rate, self.training)
 
             def test_refused():
                 with pytest.raises(ValueError):

@@ -17,7 +17,7 @@ on, and the network trains without the dropout that its configuration names.
 def forward(self, x):
     if not self.training:
         self.dropout.p = 0.0  # still 0 in the next training step
-    return self.fc(self.dropout(x))
+    return self.fc(self.dropout(x + 1))
 ```
 
 ## Use instead
@@ -26,7 +26,7 @@ Leave the rate alone and let the mode decide: a dropout module does nothing afte
 
 ```python
 def forward(self, x):
-    return self.fc(self.dropout(x))
+    return self.fc(self.dropout(x + 1))
 ```
 
 ## Fix safety
@@ -74,7 +74,7 @@ rule = Rule(
                         self.dropout.p = 0.0  # DRP214
                         self.rate = 0  # DRP214
                     x = F.dropout(x, self.rate, self.training)
-                    return self.fc(self.dropout(x))
+                    return self.fc(self.dropout(x + 1))
             """
         ),
         Example(
@@ -99,7 +99,7 @@ rule = Rule(
                 def forward(self, x):
                     self.now = self.rate if self.training else 0.0
                     self.drop.p = self.now * min(1.0, self.steps / 1000)
-                    return F.dropout(self.drop(x), self.now, self.training)
+                    return F.dropout(x + self.drop(x), self.now, self.training)
 
             class Both(nn.Module):
                 def __init__(self):

@@ -220,8 +220,8 @@ rule = Rule(
 def dropped_again(module: cst.Module, source: Source) -> Iterator[Report]:
     """Dropouts whose input is on every path what another dropout has returned."""
     for one in Dropped(source).doubled():
-        if source.modes.in_test(one.call):
-            continue
+        if source.modes.in_test(one.call) or isinstance(source.parents.get(one.call), cst.Expr):
+            continue  # a result that is thrown away is another matter
         intended = _intended(source, one)
         changes = _repair(source, one, intended)
         title = f"Drop `{intended}`" if intended else "Apply the dropout once"

@@ -78,7 +78,7 @@ rule = Rule(
                 def forward(self, x):
                     torch.manual_seed(0)  # DRP304
                     x = F.dropout(x, 0.5, training=self.training)
-                    return self.late(x)
+                    return self.late(x + 1)
 
                 def late(self, x):
                     if self.training:
@@ -113,7 +113,7 @@ rule = Rule(
                     with torch.random.fork_rng():
                         torch.manual_seed(0)
                         x = F.dropout(x, 0.5, training=self.training)
-                    return self.drop(x)
+                    return self.drop(x + 1)
 
                 def reset(self):
                     torch.manual_seed(0)

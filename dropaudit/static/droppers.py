@@ -107,4 +107,5 @@ def alternatives(
 
 
 def _kind(name: str) -> str:
-    return "plain" if _PLAIN.search(name) else "feature"
+    """`plain` for what drops elements; what drops channels is of a kind by their rank."""
+    return "plain" if _PLAIN.search(name) else name.rpartition(".")[2].lower()
