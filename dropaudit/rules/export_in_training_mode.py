@@ -82,6 +82,7 @@ rule = Rule(
             import torch
             import torchvision
             from torch import nn
+            from other import init_weights, load_checkpoint
 
             class Net(nn.Module):
                 def __init__(self):
@@ -101,6 +102,8 @@ rule = Rule(
 
             def fit(loader, optimizer):
                 model = torchvision.models.resnet18()
+                model.apply(init_weights)
+                load_checkpoint(model, "net.pt")
                 for epoch in range(10):
                     model.train()
                     for x, y in loader:
@@ -116,6 +119,7 @@ rule = Rule(
             import torch
             import torchvision
             from torch import nn
+            from other import init_weights, load_checkpoint
 
             class Net(nn.Module):
                 def __init__(self):
@@ -136,6 +140,8 @@ rule = Rule(
 
             def fit(loader, optimizer):
                 model = torchvision.models.resnet18()
+                model.apply(init_weights)
+                load_checkpoint(model, "net.pt")
                 for epoch in range(10):
                     model.train()
                     for x, y in loader:

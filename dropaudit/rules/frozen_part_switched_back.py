@@ -232,6 +232,18 @@ rule = Rule(
                 def forward(self, x):
                     return self.head(self.backbone(x))
 
+            class SwitchedByHand(nn.Module):
+                def __init__(self, dim):
+                    super().__init__()
+                    self.backbone = models.resnet50().eval().requires_grad_(False)
+                    self.head = nn.Linear(dim, dim)
+
+                def to_train(self):
+                    self.head.train()
+
+                def forward(self, x):
+                    return self.head(self.backbone(x))
+
             class Given(nn.Module):
                 def __init__(self, backbone, dim):
                     super().__init__()

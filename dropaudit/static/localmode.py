@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import Enum, auto
 
@@ -16,6 +17,11 @@ _QUIET = frozenset(
         *("print", "len", "id", "isinstance", "type", "str", "repr", "hasattr", "getattr"),
         *("DataParallel", "DistributedDataParallel", "summary", "deepcopy", "compile", "watch"),
     )
+)
+# what functions of other files are called that leave the mode alone
+_LOADS = re.compile(
+    r"(load|restore|save|copy|init|count|print|log|get|num)_\w*"
+    r"(weights?|state_dict|checkpoint|ckpt|param\w*|info|size|summary)$"
 )
 _LOOPS = (cst.For, cst.While, cst.FunctionDef)
 _DEPTH = 3
@@ -67,11 +73,20 @@ def _said(
             return Mode.EVAL if is_name(node.args[0].value, "False") else Mode.UNKNOWN
         case cst.Attribute(value=owner, attr=cst.Name("apply" | "modules" | "children")):
             if _is(owner, name):
-                return Mode.UNKNOWN
+                return None if _only_initializes(source, node) else Mode.UNKNOWN
     for at, arg in enumerate(node.args):
         if _is(arg.value, name) or any(_is(n, name) for n in _elements(arg.value)):
             return _handed_on(source, node, at, arg, depth)
     return None
+
+
+def _only_initializes(source: Source, call: cst.Call) -> bool:
+    """Whether `model.apply(f)` is given a function that does not switch."""
+    given = call.args[0].value if call.args else None
+    definition = source.definition(given)
+    if definition is not None:
+        return not _switches(source, definition.body)
+    return "init" in dotted_text(given)
 
 
 def _goes_astray(source: Source, name: cst.CSTNode) -> bool:
@@ -93,9 +108,12 @@ def _goes_astray(source: Source, name: cst.CSTNode) -> bool:
 def _handed_on(source: Source, call: cst.Call, at: int, arg: cst.Arg, depth: int) -> Mode | None:
     """What a call that is given the model does to its mode."""
     dotted = source.name_of(call.func) or dotted_text(call.func)
-    if dotted.rpartition(".")[2] in _QUIET or dotted.startswith(("torch.nn.utils.", "torch.save")):
-        return None
     definition = source.definition(call.func)
+    last = dotted.rpartition(".")[2]
+    if last in _QUIET or dotted.startswith(("torch.nn.utils.", "torch.save")):
+        return None
+    if definition is None and _LOADS.match(last):
+        return None
     if isinstance(definition, cst.ClassDef):
         return Mode.UNKNOWN if _switches(source, definition.body) else None
     if not isinstance(definition, cst.FunctionDef) or depth >= _DEPTH:

@@ -148,12 +148,20 @@ class Constructor:
 
     def trains(self, parts: set[str]) -> bool:
         """Whether this module has weights of its own, or is part of a module of this file."""
-        if self._freezes(""):
+        if self._freezes("") or self._switches_by_hand(parts):
             return False
         others = (a.value for f in self.facts.lineage for a in f.assigned if a.name not in parts)
         return self._works_beside(parts) and (
             any(_has_weights(self.source, v) for v in others) or self._is_built_in_module()
         )
+
+    def _switches_by_hand(self, parts: set[str]) -> bool:
+        """Whether a method switches other parts one by one, in place of `train` on the whole."""
+        for node in self.source.attributes_by_name.get("train", []):
+            name = self_attribute(node.value)
+            if name and name not in parts and self.source.class_of(node) is self.facts:
+                return True
+        return False
 
     def _works_beside(self, parts: set[str]) -> bool:
         """Whether something other than the parts runs with gradient, as far as methods show."""
