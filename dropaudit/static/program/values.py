@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from dropaudit.static.program.code import Span
 from dropaudit.static.program.resolve import ClassRef, FunctionRef, Symbol
 
-_MOST_VALUES = 8
+_MOST_VALUES = 24
 _MOST_STATES = 24
 
 
