@@ -124,6 +124,7 @@ def _found(
             [names.claim(claim) for one in reported for claim in one.claims],
             [names.inner(one.path) for one in reported],
             options,
+            {names.inner(one.path): one.cells for one in reported if one.cells},
         )
     except Exception as error:
         yield _failed("the program cannot be joined", error, first)
