@@ -5,13 +5,16 @@ A model that is traced or exported while it is in training mode.
 
 Reports `torch.jit.trace`, `torch.export.export`, `torch.onnx.dynamo_export` and
 `torch.onnx.export(..., dynamo=True)` of a model that the same function or script has built and
-never put in eval mode, where the model has dropout or batch normalization inside.
+never put in eval mode, where the model has dropout or batch normalization inside. Also reports a
+functional dropout with `training=self.training` in a class that `torch.fx.symbolic_trace`, or
+`to_hetero` of PyTorch Geometric, turns into a graph.
 
 ## Why is this bad
 
 A trace records what the model did, not what it would do in another mode: dropout is baked into the
 graph, and so are the statistics of the batch. The exported model drops units in production, gives
-another answer on every call, and `eval()` on it changes nothing.
+another answer on every call, and `eval()` on it changes nothing. A graph of torch.fx keeps its
+modules, which heed `eval()`, but `self.training` is read once and stays a constant.
 
 ## Example
 
@@ -32,10 +35,12 @@ model.eval()
 traced = torch.jit.trace(model, example)
 ```
 
+In a class that is turned into a graph by torch.fx, use an `nn.Dropout` module.
+
 ## Fix safety
 
 The fix calls `eval()` on the line before. It is unsafe: the exported graph is another one, which is
-its purpose.
+its purpose. A functional dropout in a graph has no fix.
 
 ## Not seen
 
@@ -52,17 +57,15 @@ model itself unless it is told otherwise: both are left alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
 from dropaudit.findings import Severity
-from dropaudit.static.localmode import Mode, built_value, mode_at
+from dropaudit.static.exports import constant_modes, recorded
 from dropaudit.static.modelayers import mode_layers
-from dropaudit.static.source import Change, Report, Source, is_name
-from dropaudit.static.walk import descend
+from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
     "DRP215",
@@ -74,8 +77,9 @@ rule = Rule(
         r"\b(?:trace|trace_module|export|dynamo_export)\s+as\b",
         r"\b(?:jit|export|onnx)\s*\.\s*(?:trace|export|dynamo_export)",
         r"=\s*(?:trace|trace_module|export|dynamo_export)\b",
+        r"\bsymbolic_trace\b|\bto_hetero",
     ),
-    requires=(r"\btorch\b", r"\b(?:jit|export|onnx)\b"),
+    requires=(r"\btorch", r"\b(?:jit|export|onnx|fx|torch_geometric)\b"),
     examples=(
         Example(
             """
@@ -154,6 +158,55 @@ rule = Rule(
                 net = Net()
                 net.eval()
                 torch.onnx.export(net, torch.zeros(1, 8), "net.onnx", dynamo=True)
+            """,
+        ),
+        Example(
+            """
+            import torch
+            import torch.nn.functional as F
+            from torch_geometric.nn import SAGEConv, to_hetero
+
+            class Graph(torch.nn.Module):
+                def __init__(self, dim, rate):
+                    super().__init__()
+                    self.rate = rate
+                    self.first = SAGEConv((-1, -1), dim)
+                    self.second = SAGEConv((-1, -1), dim)
+
+                def forward(self, x, edges):
+                    x = self.first(x, edges).relu()
+                    x = F.dropout(x, p=self.rate, training=self.training)  # DRP215
+                    return self.second(x, edges)
+
+            class Modules(torch.nn.Module):
+                def __init__(self, dim, rate):
+                    super().__init__()
+                    self.drop = torch.nn.Dropout(rate)
+                    self.first = SAGEConv((-1, -1), dim)
+
+                def forward(self, x, edges):
+                    return self.drop(self.first(x, edges))
+
+            class Plain(torch.nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+
+                def forward(self, x):
+                    return F.dropout(x, p=self.rate, training=self.training)
+
+            class Typed(torch.nn.Module):
+                def __init__(self, metadata, dim, rate):
+                    super().__init__()
+                    model = Graph(dim, rate)
+                    self.model = to_hetero(model, metadata, aggr="sum")
+                    self.other = to_hetero(Modules(dim, rate), metadata)
+                    self.plain = Plain(rate)
+
+            def inspect():
+                model = Plain(0.1)
+                model.eval()
+                return torch.fx.symbolic_trace(model)
             """,
         ),
         Example(
@@ -254,100 +307,45 @@ rule = Rule(
     ),
 )
 
-_TRACES = {
-    "torch.jit.trace": "func",
-    "torch.jit.trace_module": "mod",
-    "torch.export.export": "mod",
-    "torch.onnx.export": "model",
-    "torch.onnx.dynamo_export": "model",
-}
-_FOR_TRAINING = re.compile(
-    r"train(ing|able)?_?(graph|trace|traced|export|jit|step)|(export|trace|jit|graph)\w*train|qat"
-    r"|quanti|benchmark|profile|flops|visuali|tensorboard",
-    re.IGNORECASE,
-)
-
 
 @rule.in_source(cst.Call)
 def traced_while_training(call: cst.Call, source: Source) -> Iterator[Report]:
     """The model is built in this function or script, and nothing on the way puts it in eval."""
-    name = source.name_of(call.func)
-    if name not in _TRACES or _is_meant(call, name, source):
+    model = recorded(source, call)
+    if model is None or source.modes.in_test(call):
         return
-    given = source.argument(call, _TRACES[name], 0)
-    if given is None:
-        return
-    model, value = given.value, given.value
-    if isinstance(model, cst.Name):
-        built = built_value(source, model, call)
-        if built is None or mode_at(source, model, call) not in (Mode.FRESH, Mode.TRAIN):
-            return
-        value = built
-    if not isinstance(value, cst.Call) or _is_switched(value) or _is_loaded(source, value):
-        return
-    inside = mode_layers(source, value)
+    inside = mode_layers(source, model.built)
     if inside:
-        shown = model.value if isinstance(model, cst.Name) else "the model"
-        shown = f"`{shown}`" if isinstance(model, cst.Name) else shown
+        shown = f"`{model.name}`" if model.name else "the model"
         yield Report(
             call,
-            f"{shown} is in training mode when `{name}` records it: its {inside} is baked into "
-            "the graph",
-            _eval_before(call, model, source),
+            f"{shown} is in training mode when `{source.name_of(call.func)}` records it: its "
+            f"{inside} is baked into the graph",
+            _eval_before(call, model.name, source),
             title="Put the model in eval mode",
         )
 
 
-def _is_meant(call: cst.Call, name: str, source: Source) -> bool:
-    """Whether a training graph is wanted, or the export switches the mode by itself."""
-    if name == "torch.onnx.export":
-        dynamo = source.argument(call, "dynamo")
-        if dynamo is None or not is_name(dynamo.value, "True"):
-            return True
-    if source.argument(call, "training") is not None or source.modes.in_test(call):
-        return True
-    around = [source.statement_of(call), source.function_of(call)]
-    for node in around:
-        if isinstance(node, cst.FunctionDef) and _FOR_TRAINING.search(node.name.value):
-            return True
-        if isinstance(node, cst.Assign) and any(
-            _FOR_TRAINING.search(source.text(t.target)) for t in node.targets
-        ):
-            return True
-    return any(
-        re.search(r"prepare_qat|add_graph|move_exported_model_to_eval", n)
-        for n in source.calls_by_name
-    )
+@rule.in_source(cst.Call)
+def mode_read_by_a_graph(call: cst.Call, source: Source) -> Iterator[Report]:
+    """The class of what torch.fx turns into a graph hands `self.training` to a function."""
+    name = source.name_of(call.func).rpartition(".")[2]
+    for owner, dropout in constant_modes(source, call):
+        if not source.modes.in_test(call):
+            yield Report(
+                dropout,
+                f"`{name}` turns `{owner}` into a graph in which `self.training` is a constant: "
+                "this dropout stays on in evaluation",
+            )
 
 
-def _is_switched(value: cst.Call) -> bool:
-    """Whether the construction ends in eval mode: `Net().to(device).eval()`."""
-    return any(
-        isinstance(n, cst.Call)
-        and isinstance(n.func, cst.Attribute)
-        and n.func.attr.value in ("eval", "train")
-        for n in descend(value)
-    )
-
-
-def _is_loaded(source: Source, value: cst.Call) -> bool:
-    """Whether the model comes from a call that gives it in eval mode, or may."""
-    return any(
-        isinstance(n, cst.Call)
-        and re.search(r"(^|[._])(from_pretrained|load\w*)$", source.text(n.func))
-        for n in descend(value)
-    )
-
-
-def _eval_before(call: cst.Call, model: cst.BaseExpression, source: Source) -> tuple[Change, ...]:
+def _eval_before(call: cst.Call, name: str, source: Source) -> tuple[Change, ...]:
     statement = source.statement_of(call)
     line = source.parents.get(statement)
-    if not isinstance(model, cst.Name) or not isinstance(line, cst.SimpleStatementLine):
-        return ()
-    if line.body[0] is not statement:
+    if not name or not isinstance(line, cst.SimpleStatementLine) or line.body[0] is not statement:
         return ()
     step = source.module.default_indent
     blocks = [a for a in source.ancestors(line) if isinstance(a, cst.IndentedBlock)]
     indent = "".join(step if b.indent is None else b.indent for b in reversed(blocks))
-    text = f"{model.value}.eval(){source.module.default_newline}{indent}"
+    text = f"{name}.eval(){source.module.default_newline}{indent}"
     return (Change(statement, "before", text),)
