@@ -3,8 +3,10 @@ A model that is trained while all of its dropout is off.
 
 ## What it does
 
-Reports, in an audit, optimizer steps on the parameters of a model whose dropout modules all ran in
-eval mode.
+Follows the models of a program through calls, branches and loops, and reports an `eval()` after
+which a model is trained on without a `train()`: an evaluation inside of the training loop, in this
+function or in one that it calls. The message names the loop. In an audit, reports optimizer steps
+on the parameters of a model whose dropout modules all ran in eval mode.
 
 ## Why is this bad
 
@@ -35,12 +37,15 @@ for epoch in range(epochs):
 
 ## Fix safety
 
-There is no fix.
+The fix puts `model.train()` at the top of the body of the loop that trains. It turns dropout on
+again, and batch statistics too: unsafe.
 
 ## Not seen
 
-A model of which only some dropout modules are in eval mode: parts are frozen on purpose. Dropout
-modules that were switched off one by one are left alone too.
+A model that was in eval mode from the first training step on: it is frozen, or fine-tuned so, on
+purpose. A model that no optimizer in sight steps. In an audit, a model of which only some dropout
+modules are in eval mode: parts are frozen on purpose. Dropout modules that were switched off one by
+one are left alone too.
 
 ## References
 
@@ -51,17 +56,129 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dropaudit.catalogue import Observation, Rule
-from dropaudit.findings import Severity
+from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Finding, Fix, Severity
 from dropaudit.runtime.modes import steps_in_eval
 from dropaudit.runtime.trace import Trace
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.sightings import Training
+from dropaudit.static.program.verdicts import called, neglected, place, told
 
 rule = Rule(
     "DRP210",
     "training-in-eval-mode",
     __doc__,
     severity=Severity.WARNING,
+    triggers=(r"\.\s*(eval|train)\s*\(",),
+    examples=(
+        Example(
+            """
+            import torch
+            from torch import nn
+
+            def evaluate(model, loader):
+                model.eval()  # DRP210
+                with torch.no_grad():
+                    return sum((model(x).argmax(1) == y).sum().item() for x, y in loader)
+
+            def main(train_loader, test_loader):
+                model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.2), nn.Linear(8, 2))
+                optimizer = torch.optim.SGD(model.parameters(), 0.1)
+                model.train()
+                for epoch in range(10):
+                    for x, y in train_loader:
+                        optimizer.zero_grad()
+                        nn.functional.cross_entropy(model(x), y).backward()
+                        optimizer.step()
+                    print(evaluate(model, test_loader))
+            """,
+            fixed="""
+            import torch
+            from torch import nn
+
+            def evaluate(model, loader):
+                model.eval()
+                with torch.no_grad():
+                    return sum((model(x).argmax(1) == y).sum().item() for x, y in loader)
+
+            def main(train_loader, test_loader):
+                model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.2), nn.Linear(8, 2))
+                optimizer = torch.optim.SGD(model.parameters(), 0.1)
+                model.train()
+                for epoch in range(10):
+                    for x, y in train_loader:
+                        model.train()
+                        optimizer.zero_grad()
+                        nn.functional.cross_entropy(model(x), y).backward()
+                        optimizer.step()
+                    print(evaluate(model, test_loader))
+            """,
+        ),
+        Example(
+            """
+            import torch
+
+            def fit(model, loader, held_out, optimizer, every):
+                model.train()
+                for step, (x, y) in enumerate(loader):
+                    optimizer.zero_grad()
+                    (model(x) - y).square().mean().backward()
+                    optimizer.step()
+                    if step % every == 0:
+                        was_training = model.training
+                        model.eval()
+                        with torch.no_grad():
+                            print(sum((model(x) - y).square().mean().item() for x, y in held_out))
+                        model.train(was_training)
+
+            def fit_by_epoch(model, loader, held_out, optimizer):
+                for epoch in range(10):
+                    model.train()
+                    for x, y in loader:
+                        optimizer.zero_grad()
+                        (model(x) - y).square().mean().backward()
+                        optimizer.step()
+                    model.eval()
+                    with torch.no_grad():
+                        print(sum((model(x) - y).square().mean().item() for x, y in held_out))
+
+            def tune_frozen(model, loader, optimizer):
+                model.eval()
+                for x, y in loader:
+                    optimizer.zero_grad()
+                    (model(x) - y).square().mean().backward()
+                    optimizer.step()
+            """,
+        ),
+    ),
 )
+
+
+@rule.in_project
+def trained_after_eval(project: Project) -> Iterator[Finding]:
+    """Switches to eval mode that nothing undoes before the model is trained on."""
+    for training in neglected(project.sightings):
+        name = called(training.model)
+        switched = training.evaluated
+        inside = f"`{switched.function}` switches" if switched.function else "this switches"
+        loop = training.way.loop_line
+        line = training.at.where.line
+        trains = f"the loop at line {loop} trains" if loop else f"line {line} trains"
+        other = f" of `{training.at.path}`" if training.at.path != switched.path else ""
+        yield rule.finding(
+            place(switched),
+            f"{inside} `{name}` to eval mode, and {trains}{other} it again without `train()`"
+            f"{told(training.way)}",
+            _train_first(training, switched.path),
+        )
+
+
+def _train_first(training: Training, path: str) -> Fix | None:
+    """`model.train()` at the top of the loop's body, where that is in the same file."""
+    if training.top is None or not training.written or training.at.path != path:
+        return None
+    edit = training.top.insertion(f"{training.written}.train()")
+    return Fix(f"Call `{training.written}.train()` in the loop", (edit,), safe=False)
 
 
 @rule.in_trace

@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dropaudit.static.program import library
-from dropaudit.static.program.code import Attribute, Call, Constant, Expression, Name, Span
+from dropaudit.static.program.code import (
+    Attribute,
+    Call,
+    Constant,
+    Expression,
+    Name,
+    Span,
+    dotted,
+)
 from dropaudit.static.program.events import Events
 from dropaudit.static.program.facts import FunctionFacts
 from dropaudit.static.program.foreign import Foreigners
@@ -107,7 +115,7 @@ class Calling:
         return Context(
             frame,
             (*ctx.chain, frame.ref),
-            (*ctx.steps, Step(frame.path, frame.qualified, facts.where, called_at)),
+            (*ctx.steps, Step(frame.path, frame.qualified, facts.where, called_at, trains)),
             grad_off,
             hidden,
             trains,
@@ -343,7 +351,7 @@ class Calling:
             if self._heap.is_framework(origin.symbol):
                 self._heap.lose(state, thing)
         if self._runs(state, thing, origin, name):
-            self._events.forward(ctx, state, thing, node)
+            self._events.forward(ctx, state, thing, node, _owner(node))
         wrapped = self._foreigners.wrapped(name, given)
         if wrapped is not None:
             return [(state, wrapped)]
@@ -406,13 +414,13 @@ class Calling:
         facts = self._machine.resolver.function_facts(method)
         if self._heap.is_model(thing):
             if name in ("forward", "__call__"):
-                self._events.forward(ctx, state, thing, node)
+                self._events.forward(ctx, state, thing, node, _owner(node))
                 return [(state, UNKNOWN)]
             if not facts.calls & _MODE_WORDS:
                 if library.NOT_FORWARD.search(name):
                     return [(state, UNKNOWN)]
                 if self._uses_layers(thing, facts):
-                    self._events.forward(ctx, state, thing, node)
+                    self._events.forward(ctx, state, thing, node, _owner(node))
                     return [(state, UNKNOWN)]
         return self.function(ctx, state, Function(method, thing), given, node.where)
 
@@ -581,7 +589,7 @@ class Calling:
             method = self._method_ref(origin, "__call__")
             if isinstance(method, FunctionRef):
                 return self.function(ctx, state, Function(method, thing), given, node.where)
-        self._events.forward(ctx, state, thing, node)
+        self._events.forward(ctx, state, thing, node, dotted(node.function))
         self._escape(state, given)
         return [(state, UNKNOWN)]
 
@@ -625,6 +633,11 @@ class Calling:
         for _, values in given:
             for each in objects(values):
                 self._heap.lose(state, each)
+
+
+def _owner(node: Call) -> str:
+    """How the owner of a method that is called is written."""
+    return dotted(node.function.value) if isinstance(node.function, Attribute) else ""
 
 
 def _default(node: Expression) -> Values:

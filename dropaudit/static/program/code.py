@@ -12,6 +12,8 @@ import json
 from dataclasses import astuple, dataclass, fields
 from typing import Any, TypeAlias
 
+from dropaudit.findings import Edit
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -21,6 +23,18 @@ class Span:
     column: int
     end_line: int
     end_column: int
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """Where a statement may be put at the top of a block: a byte of the file, and the blanks."""
+
+    offset: int
+    indent: int
+
+    def insertion(self, statement: str) -> Edit:
+        """The edit that puts `statement` there."""
+        return Edit(self.offset, self.offset, f"{' ' * self.indent}{statement}\n")
 
 
 # -- expressions ---------------------------------------------------------------------------
@@ -168,13 +182,14 @@ class If:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """`for target in source`, or `while test` (target None)."""
+    """`for target in source`, or `while test` (target None); `top` is None for odd layouts."""
 
     target: Expression | None
     source: Expression
     body: tuple[Statement, ...]
     orelse: tuple[Statement, ...]
     line: int
+    top: Top | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +252,21 @@ Expression: TypeAlias = (
 Statement: TypeAlias = Assign | Do | Return | If | Loop | With | Try | Leave | Define | Import
 
 _KINDS: tuple[type, ...] = (
-    *(Span, Name, Attribute, Element, Constant, Argument, Call, Several, Choice, Not, Compare, Mix),
+    *(
+        Span,
+        Top,
+        Name,
+        Attribute,
+        Element,
+        Constant,
+        Argument,
+        Call,
+        Several,
+        Choice,
+        Not,
+        Compare,
+        Mix,
+    ),
     *(Each, Inner, Assign, Do, Return, If, Loop, With, Try, Leave, Define, Import),
 )
 _FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS}

@@ -20,11 +20,12 @@ class Events:
     def __init__(self, heap: Heap, seen: Sightings) -> None:
         self._heap = heap
         self._seen = seen
+        self._written: dict[tuple[int, int], str] = {}
 
     # -- forward ---------------------------------------------------------------------------
 
-    def forward(self, ctx: Context, state: State, thing: Object, node: Call) -> None:
-        """A model was called."""
+    def forward(self, ctx: Context, state: State, thing: Object, node: Call, written: str) -> None:
+        """A model, `written` in the code of the call, was called."""
         origin = self._heap.origins[thing.number]
         mode = state.modes.get(thing.number)
         if mode is None:
@@ -32,6 +33,7 @@ class Events:
                 return
             mode = Mode("given")
         volatile = any(a.name == "volatile" and a.value == Constant(True) for a in _deep(node))
+        self._written[ctx.frame.number, thing.number] = written
         grad = state.grad and not ctx.grad_off and not volatile
         if grad:
             state.pending[thing.number] = mode
@@ -56,6 +58,8 @@ class Events:
         at = Event(ctx.frame.path, node.where, ctx.frame.qualified)
         start = self._start(ctx, at)
         layer, _ = self._heap.layer(thing)
+        inside = start.path == at.path and start.function == at.function
+        written = self._written[ctx.frame.number, thing.number] if inside else ""
         verdict: Verdict = "open"
         if ctx.hidden or mode.kind in ("eval", "unknown"):
             verdict = "right"
@@ -67,7 +71,7 @@ class Events:
             if other is not None and other.kind == "eval" and other.switch is not None:
                 mate = mate or other.switch
         self._seen.visits.setdefault(
-            Visit(at, start, origin, verdict, layer, ctx.way, mode.switch, mate)
+            Visit(at, start, origin, verdict, layer, ctx.way, written, mode.switch, mate)
         )
 
     def _start(self, ctx: Context, at: Event) -> Event:
@@ -76,7 +80,7 @@ class Events:
         step = ctx.steps[number]
         inside = number == len(ctx.steps) - 1
         call = at.where if inside else ctx.steps[number + 1].called_at or at.where
-        if not step.function or call.end_line - step.where.line > _LONGEST:
+        if not step.function or step.trains or call.end_line - step.where.line > _LONGEST:
             return Event(step.path, call, step.function)
         first = step.where
         span = Span(first.line, first.column, call.end_line, call.end_column)
@@ -117,7 +121,8 @@ class Events:
         if not layer and whole and origin.symbol is not None:
             return
         at = Event(ctx.frame.path, where, ctx.frame.qualified)
-        training = Training(evaluated, origin, at, ctx.way, undone, layer)
+        written = self._written.get((ctx.frame.number, thing.number), "")
+        training = Training(evaluated, origin, at, ctx.way, undone, layer, written, ctx.loop_top)
         self._seen.trainings.setdefault(training)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dropaudit.static.program.code import Expression, Import, Span, Statement, unpacked
+from dropaudit.static.program.code import Expression, Import, Span, Statement, Top, unpacked
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class FunctionFacts:
     `qualified` is the name with classes and functions around it: `Trainer.fit`, `main.helper`.
     `calls` are the last names of what is called in it, `decorators` dotted names as written,
     `assigned` the plain names that it binds, `elsewhere` those that it declares `global` or
-    `nonlocal`. `text` is the body, packed; `body` unpacks it each time.
+    `nonlocal`. `text` is the body, packed; `body` unpacks it each time. `top` is
+    where a first statement can be put, after a docstring.
     """
 
     qualified: str
@@ -36,6 +37,7 @@ class FunctionFacts:
     where: Span
     is_method: bool = False
     is_generator: bool = False
+    top: Top | None = None
 
     @property
     def name(self) -> str:

@@ -29,7 +29,7 @@ def _entries(resolver: Resolver, units: Units) -> Iterator[FunctionRef]:
         for function in facts.functions:
             ref = FunctionRef(path, function.qualified)
             if function.qualified:
-                if function.calls & _WORTH_IT:
+                if function.calls & _WORTH_IT or units.starts(ref):
                     yield ref
             elif function.calls and units.matters(ref):
                 yield ref

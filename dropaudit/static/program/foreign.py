@@ -108,6 +108,8 @@ class Foreigners:
         holds = tuple(each for _, values in given for each in objects(values))
         zero = (Constant(0), Constant(0.0), Constant(None))
         rates = frozenset(a.name for a in node.arguments if a.name and a.value not in zero)
+        if library.DROPOUT.search(symbol.dotted) and any(a.value in zero for a in node.arguments):
+            symbol = External("torch.nn.Identity")  # a rate of zero
         origin = Origin(symbol, True, "", where, None, rates, False, holds)
         return self._heap.make(state, origin, kind, *key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dropaudit.static.program.code import Top
 from dropaudit.static.program.resolve import FunctionRef
 from dropaudit.static.program.sightings import Way
 from dropaudit.static.program.values import Frame, Step
@@ -17,7 +18,7 @@ class Context:
     `held_out` speak of the innermost loop, or of the function where there is none: whether a
     backward pass is made in it, whether results are measured, whether it goes over held-out data.
     `guards` are the tests that were true on the way here, `phase` is the number of the step (see
-    `steps`) in whose function gradients were turned off.
+    `steps`) in whose function gradients were turned off, `loop_top` that of the loop's body.
     """
 
     frame: Frame
@@ -32,6 +33,7 @@ class Context:
     loop_line: int = 0
     guards: tuple[str, ...] = ()
     phase: int = -1
+    loop_top: Top | None = None
 
     @property
     def way(self) -> Way:

@@ -214,9 +214,28 @@ class Heap:
 
     def layer(self, thing: Object) -> tuple[str, bool]:
         """The layer inside a model that acts by mode, and whether all of it could be seen."""
-        origin = self.origins[thing.number]
-        inside = self._layers.inside(origin.symbol)
-        return inside.given(origin.rates), not inside.unknown
+        whole = True
+        seen: set[int] = set()
+        stack = [thing.number]
+        while stack:
+            number = stack.pop(0)
+            if number in seen:
+                continue
+            seen.add(number)
+            origin = self.origins[number]
+            inside = self._layers.inside(origin.symbol)
+            if layer := inside.given(origin.rates) or _rated(origin):
+                return layer, True
+            whole = whole and not inside.unknown
+            stack += [each.number for each in origin.holds]
+        return "", whole
 
     def is_model(self, thing: Object) -> bool:
         return self.origins[thing.number].is_model
+
+
+def _rated(origin: Origin) -> str:
+    """Of a recurrent or attention layer of torch: "Dropout" where it was given a rate."""
+    if isinstance(origin.symbol, External) and library.RATE_LAYERS.search(origin.symbol.dotted):
+        return "Dropout" * any(library.RATE_WORDS.search(name) for name in origin.rates)
+    return ""

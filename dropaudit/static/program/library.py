@@ -92,7 +92,7 @@ MEASURES = re.compile(
     r"|evaluate|compute_score|edit_distance|\w*_iou|mIoU|psnr|ssim|eq|imshow|savefig|save_image)$"
 )
 HELD_OUT = re.compile(
-    r"(^|_)(test|val|valid|validation|dev|eval|evaluation|holdout)\w*_?"
+    r"(^|_)(test|val|valid|validation|dev|eval|evaluation|hold_?out|held_?out)\w*_?"
     r"(loader|dl|data|dataloader|dataset|set|iter|iterator|batches|gen|generator|queue|ds)?s?$"
 )
 # phases that need, or do not mind, train mode
@@ -131,4 +131,5 @@ RATE_LAYERS = re.compile(r"^torch\.nn\.(LSTM|GRU|RNN|MultiheadAttention)$")
 RATE_WORDS = re.compile(
     r"(^|_)(dropout|drop_?rate|drop_?prob|p_?drop|drop_?path(_?rate)?|drop)(_|$)"
 )
+DROPOUT = re.compile(r"^torch\.nn\.(Feature)?(Alpha)?Dropout[123]?d?$")
 DROPS = re.compile(r"^torch\.(nn\.functional\.)?(\w*dropout\w*)$")

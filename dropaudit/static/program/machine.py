@@ -338,6 +338,7 @@ class Machine:
             held_out=held_out and not trains,
             measures=not trains and (ctx.measures or measures(node.body)),
             loop_line=node.line,
+            loop_top=node.top,
         )
 
     def _with(self, ctx: Context, states: list[State], node: With, exits: Exits) -> list[State]:

@@ -10,7 +10,7 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 from dropaudit.static.program.code import (
@@ -38,6 +38,7 @@ from dropaudit.static.program.code import (
     Several,
     Span,
     Statement,
+    Top,
     Try,
     With,
     called_names,
@@ -88,6 +89,9 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self._lines = data.splitlines()
+        ends = map(len, data.splitlines(keepends=True))
+        self._starts = [0, *accumulate(ends)]
+        self._plain = b"\r" not in data
         self._classes: list[ClassFacts] = []
         self._functions: list[FunctionFacts] = []
 
@@ -139,6 +143,7 @@ class _Reader:
             self._span(node),
             is_method,
             generator,
+            self._top(statements, node.lineno),
         )
         self._functions.append(facts)
 
@@ -277,6 +282,7 @@ class _Reader:
                     self._block(node.body, around),
                     self._block(node.orelse, around),
                     node.lineno,
+                    self._top(node.body, node.lineno),
                 )
             case ast.While(test=test, body=body, orelse=orelse):
                 yield Loop(
@@ -285,6 +291,7 @@ class _Reader:
                     self._block(body, around),
                     self._block(orelse, around),
                     node.lineno,
+                    self._top(body, node.lineno),
                 )
             case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
                 yield With(
@@ -442,6 +449,17 @@ class _Reader:
         line, end_line = node.lineno, node.end_lineno or node.lineno
         column = self._column(line, node.col_offset)
         return Span(line, column, end_line, self._column(end_line, node.end_col_offset or 0))
+
+    def _top(self, body: Sequence[ast.stmt], header: int) -> Top | None:
+        """The line of the first statement of a block, if it is indented by blanks alone."""
+        first = body[0]
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and body[1:]:
+            first = body[1]
+        line = min([first.lineno, *(one.lineno for one in getattr(first, "decorator_list", ()))])
+        blanks = self._lines[line - 1][: first.col_offset]
+        if line <= header or blanks.strip(b" ") or not self._plain:
+            return None
+        return Top(self._starts[line - 1], first.col_offset)
 
     def _column(self, line: int, offset: int) -> int:
         text = self._lines[line - 1][:offset] if line <= len(self._lines) else b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from dropaudit.static.program.code import Top
 from dropaudit.static.program.values import Event, Origin, Step
 
 Verdict: TypeAlias = Literal["wrong", "right", "open"]
@@ -34,6 +35,7 @@ class Visit:
     verdict: Verdict
     layer: str = ""
     way: Way = Way(())
+    written: str = ""  # the model in the code of the function it is called in
     switched: Event | None = None  # the train() that set the mode, None: it was built so
     mate: Event | None = None  # the eval() of a model that is trained together with this one
 
@@ -51,6 +53,8 @@ class Training:
     way: Way
     undone: bool
     layer: str = ""
+    written: str = ""  # the model in the code of the loop that trains
+    top: Top | None = None
 
 
 @dataclass(slots=True)

@@ -65,6 +65,23 @@ class Units:
             self._matters[ref] = self._reaches(ref, _MATTERS, self._words, 0) or self._builds(ref)
         return self._matters[ref]
 
+    def starts(self, ref: FunctionRef) -> bool:
+        """Whether a function builds a model and has it trained, evaluated or switched."""
+        if not self._reaches(ref, _MATTERS, self._words, 0):
+            return False
+        owner = self.owner(ref)
+        if owner is not None and self._layers.is_module(owner):
+            return False
+        facts = self._resolver.functions(ref.path)[ref.qualified]
+        names = dict.fromkeys(filter(None, map(dotted, called(facts.body))))
+        for name in names:
+            symbol = self._resolver.resolve(ref.path, name)
+            if isinstance(symbol, ClassRef) and self._layers.is_module(symbol):
+                return True
+            if isinstance(symbol, External) and symbol.dotted.startswith("torch.nn.Seq"):
+                return True
+        return False
+
     def _builds(self, ref: FunctionRef) -> bool:
         facts = self._resolver.functions(ref.path).get(ref.qualified)
         if facts is None:

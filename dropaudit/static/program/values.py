@@ -120,12 +120,13 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One function on the way to an event: its file and name, where it is, where it was called."""
+    """One function on the way to an event: where it is, where it was called, if it trains."""
 
     path: str
     function: str
     where: Span
     called_at: Span | None
+    trains: bool
 
 
 @dataclass(frozen=True, slots=True)
