@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import fields, is_dataclass
+from sys import intern
 from typing import Any
 
 from dropaudit.static.program import code, facts
@@ -24,14 +25,15 @@ _KINDS: tuple[type, ...] = tuple(
 _FIELDS = {kind: tuple(one.name for one in fields(kind)) for kind in _KINDS}
 _NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
 _TUPLE, _SET = -1, -2
-_PLAIN = (str, int, float, bool, type(None))
+_LONGEST_NAME = 40
 
 
 def packed_facts(facts: FileFacts | None) -> bytes:
     """Facts, or that there are none, as bytes.
 
-    >>> unpacked_facts(packed_facts(FileFacts(exports=("f",))))
-    FileFacts(imports=(), stars=(), exports=('f',), classes=(), functions=(), is_main=False)
+    >>> facts = FileFacts(exports=("f",))
+    >>> unpacked_facts(packed_facts(facts)) == facts
+    True
     """
     return zlib.compress(json.dumps(_plain(facts), separators=(",", ":")).encode(), 1)
 
@@ -64,6 +66,13 @@ def _value(value: Any) -> Any:
         return value
     kind, *rest = value
     if kind == _SET:
-        return frozenset(rest)
-    rest = [_value(one) if type(one) is list else one for one in rest]
+        return frozenset(map(intern, rest))
+    rest = [
+        _value(one)
+        if type(one) is list
+        else intern(one)  # a name: there are many of few
+        if type(one) is str and len(one) <= _LONGEST_NAME
+        else one
+        for one in rest
+    ]
     return tuple(rest) if kind == _TUPLE else _KINDS[kind](*rest)

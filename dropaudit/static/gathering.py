@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -60,11 +61,17 @@ class Gathering:
         files = tuple(files)
         self._find([file for file in files if file.display in self.contents])
         found: dict[str, FileFacts] = {}
-        for file in files:
-            packed = self._packed.get(file.display)
-            facts = None if packed is None else _unpacked(packed)
-            if facts is not None:
-                found[file.display] = facts
+        enabled = gc.isenabled()
+        gc.disable()  # many objects and no garbage
+        try:
+            for file in files:
+                packed = self._packed.get(file.display)
+                facts = None if packed is None else _unpacked(packed)
+                if facts is not None:
+                    found[file.display] = facts
+        finally:
+            if enabled:
+                gc.enable()
         return found
 
     def _find(self, files: Sequence[Found]) -> None:

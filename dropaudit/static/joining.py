@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -156,6 +157,7 @@ def _with_room(call: Callable[[], list[Finding]]) -> list[Finding]:
 
     limit, stack = sys.getrecursionlimit(), threading.stack_size()
     sys.setrecursionlimit(max(limit, _RECURSION))
+    gc.freeze()  # the facts are no garbage: not to be looked through again and again
     threading.stack_size(_STACK)
     try:
         thread = threading.Thread(target=run, daemon=True)
@@ -165,6 +167,7 @@ def _with_room(call: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         thread.join()
     finally:
+        gc.unfreeze()
         sys.setrecursionlimit(limit)
     if raised:
         raise raised[0]
