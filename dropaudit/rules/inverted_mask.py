@@ -44,6 +44,7 @@ from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
+from dropaudit.static.maskbranches import evaluation_block
 from dropaudit.static.maskevidence import (
     DropoutUse,
     dropout_uses,
@@ -108,6 +109,13 @@ rule = Rule(
                     return row_mask
                 row_mask = torch.rand(rows) > p
                 return row_mask
+
+            def dropout_columns(columns, p, training):
+                if training:
+                    mask = torch.rand(columns) < 1 - p
+                else:
+                    mask = torch.zeros(columns, dtype=torch.bool)  # DRP104
+                return mask
             """
         ),
         Example(
@@ -128,6 +136,13 @@ rule = Rule(
             def dropout_renamed(x, drop_prob):
                 drop_prob = 1 - drop_prob
                 return x * (torch.rand_like(x) < drop_prob) / drop_prob
+
+            def dropped_rows(rows, p=0.5, training=True):
+                if not training or p == 0.0:
+                    gone = torch.zeros(rows, dtype=torch.bool)
+                    return gone
+                gone = torch.rand(rows) < p
+                return gone
 
             def dropout_rows(rows, p=0.5, training=True):
                 if not training or p == 0.0:
@@ -161,6 +176,10 @@ rule = Rule(
 )
 
 
+_RATE = re.compile(r"^(1(\.0*)?\s*-\s*)?([\w.]+\.)?(p|\w*(prob|rate|ratio|keep|drop)\w*)$")
+_KEEP = re.compile(r"^1(\.0*)?\s*-\s*(?!\w*keep)|^(?!1)\w*(keep|surviv|retain)")
+
+
 @rule.in_source(cst.Module)
 def check(module: cst.Module, source: Source) -> Iterator[Report]:
     """Report masks whose chance to keep contradicts their scale or the name of the rate."""
@@ -185,21 +204,22 @@ def check_evaluation(node: cst.If, source: Source) -> Iterator[Report]:
     function = source.function_of(node)
     if function is None or not re.search(r"drop", function.name.value, re.IGNORECASE):
         return
-    if not re.match(r"not (self\.)?(is_)?train", source.text(node.test)):
+    block = evaluation_block(node)
+    if block is None or in_test(source, node):
         return
-    drawn = {
+    keeping = {
         source.text(t.target)
         for n in descend(function.body)
-        if isinstance(n, cst.Assign) and isinstance(n.value, cst.Comparison)
+        if isinstance(n, cst.Assign) and _keeps(source, n.value)
         for t in n.targets
     }
-    for inner in descend(node.body):
+    for inner in descend(block):
         match inner:
             case cst.Assign(targets=[target], value=cst.Call(func=func) as call):
                 text = source.text(target.target)
                 dtype = source.argument(call, "dtype")
                 boolean = dtype is not None and source.text(dtype.value).endswith("bool")
-                if text in drawn and boolean and re.search(r"zeros(_like)?$", source.text(func)):
+                if text in keeping and boolean and re.search(r"zeros(_like)?$", source.text(func)):
                     yield Report(
                         inner,
                         f"in evaluation `{text}` is all False: everything is dropped instead of "
@@ -207,6 +227,23 @@ def check_evaluation(node: cst.If, source: Source) -> Iterator[Report]:
                         _ones(func),
                         title="Keep everything in evaluation",
                     )
+
+
+def _keeps(source: Source, value: cst.BaseExpression) -> bool:
+    """Whether a comparison is true where something is kept: `draw > p` or `draw < keep`."""
+    match value:
+        case cst.Comparison(
+            left=left,
+            comparisons=[cst.ComparisonTarget(operator=operator, comparator=right)],
+        ):
+            above = isinstance(operator, (cst.GreaterThan, cst.GreaterThanEqual))
+            if not above and not isinstance(operator, (cst.LessThan, cst.LessThanEqual)):
+                return False
+            one, other = source.text(left), source.text(right)
+            if _RATE.search(one) and not _RATE.search(other):
+                above, other = not above, one
+            return above != bool(_KEEP.search(other))
+    return False
 
 
 def _ones(func: cst.BaseExpression) -> tuple[Change, ...]:

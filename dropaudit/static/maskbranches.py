@@ -41,6 +41,13 @@ def mode_of(source: Source, node: cst.CSTNode) -> int:
     return 0
 
 
+def evaluation_block(node: cst.If) -> cst.CSTNode | None:
+    """The branch of `node` that runs in evaluation."""
+    if polarity(node.test) == EVAL:
+        return node.body
+    return node.orelse if _surely(node.test) == TRAIN else None
+
+
 def polarity(test: cst.CSTNode) -> int:
     """The mode in which `test` lets its branch run."""
     match test:

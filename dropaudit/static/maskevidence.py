@@ -48,6 +48,7 @@ _OTHER_DATA = re.compile(
     r"|reward\w*|grad\w*|loss\w*|gate\w*|\w*mask\w*|delta\w*|task\w*|bits?|eps|error|err|update)$",
     re.IGNORECASE,
 )
+_SAMPLES = re.compile(r"(p_|ddim_)?(sample|generate)(_|$)")
 _DROP_PROBABILITY = re.compile(r"(self\.)?drop(out|_path)?(_(p|prob|probability|rate|ratio))?")
 _KEEP_RATE = re.compile(r"keep|surviv|retain|^q$", re.IGNORECASE)
 _DROP_RATE = re.compile(r"drop|keep|surviv|retain", re.IGNORECASE)
@@ -248,9 +249,13 @@ def _looks_like_dropout(source: Source, masks: Masks, use: Use) -> bool:
         return False
     if source.function_of(function) is not None:
         return False
-    words = f"{_spaced(function.name.value)} {_spaced(facts.name)}"
+    words = f"{_spaced(function.name.value)} {_spaced(facts.name)} {use.keep_text}"
     if OTHER_PURPOSE.search(words) or _other_doc(function) or _other_doc(facts.node):
         return False
+    if _of_other_helper(source, use):
+        return False
+    if any(_SAMPLES.match(m) for f in facts.lineage for m in f.methods):
+        return False  # its forward is the training pass of a generator
     if not isinstance(use.node, (cst.BinaryOperation, cst.AugAssign, cst.Call)):
         return False
     data = source.text(use.data) if use.data is not None else ""
@@ -267,6 +272,27 @@ def _looks_like_dropout(source: Source, masks: Masks, use: Use) -> bool:
         return True
     hidden = not (isinstance(use.data, cst.Name) and _is_untouched_parameter(source, use.data))
     return hidden and has_layers(source, masks.function)
+
+
+def _of_other_helper(source: Source, use: Use) -> bool:
+    """Whether a helper that draws or applies the mask, or what it is kept as, has other names."""
+    for place in (use.draw, use.node):
+        function = source.function_of(place)
+        if function is None:
+            continue
+        if OTHER_PURPOSE.search(_spaced(function.name.value)) or _other_doc(function):
+            return True
+    for node in (use.via, use.node):
+        statement = source.statement_of(node) if node is not None else None
+        if isinstance(statement, cst.Assign):
+            names = [n for t in statement.targets for n in target_names(t.target)]
+            if any(OTHER_PURPOSE.search(_spaced(n)) or _is_other_data(n) for n in names):
+                return True
+    return False
+
+
+def _is_other_data(name: str) -> bool:
+    return bool(_OTHER_DATA.search(name)) and "mask" not in name
 
 
 def _is_untouched_parameter(source: Source, name: cst.Name) -> bool:

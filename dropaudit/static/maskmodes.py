@@ -35,7 +35,6 @@ _DRAWN_APART = re.compile(
     r"train|eval|sample|generat|augment|corrupt|mask_|_mask|aug(?![a-z])|pretrain|loss|init|reset",
     re.IGNORECASE,
 )
-_SAMPLES = re.compile(r"(p_|ddim_)?(sample|generate)(_|$)")
 _KEEPS_PARTS = re.compile(r"drop|keep_?(edge|node|prob|rate|ratio|p\b)", re.IGNORECASE)
 _EDGES = re.compile(r"edge|graph|node|sample|adj|neighbo", re.IGNORECASE)
 
@@ -60,7 +59,7 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str, Use | None]]
         function = found.masks.function
         if any(c.ready for c in found.use.coins):
             continue
-        if found.use.carried or (not found.named and _generates(source, function)):
+        if found.use.carried:
             continue
         drawn, via = found.use.draw, found.use.via
         if via is not None and source.function_of(via) is function:
@@ -82,12 +81,6 @@ def _in_modules(source: Source) -> Iterator[tuple[cst.CSTNode, str, Use | None]]
                 source, masks.function, (coin.draw, node)
             ):
                 yield coin.draw, "a random part is dropped", None
-
-
-def _generates(source: Source, function: cst.FunctionDef) -> bool:
-    """Whether the class generates by another method: its forward is the training pass then."""
-    facts = source.class_of(function)
-    return facts is not None and any(_SAMPLES.match(m) for f in facts.lineage for m in f.methods)
 
 
 def _helper_hears(source: Source, call: cst.CSTNode, draw: cst.CSTNode) -> bool:

@@ -385,6 +385,44 @@ RIGHT_THROUGH_HELPERS = {
             def forward(self, x):
                 return x + 0.5 * drop_path(x, 0.5, self.training)
     """,
+    "a condition that is left out at random": """
+        def chance_mask(rows, probability, device):
+            return torch.zeros(rows, device=device).uniform_(0, 1) < probability
+
+        class Denoiser(nn.Module):
+            def forward(self, x, classes):
+                mask = chance_mask((x.size(0), 1), 1 - self.cond_drop_prob, x.device)
+                hint = self.embed(classes) * mask
+                return self.net(x, hint)
+    """,
+    "the training pass of a generator": """
+        def toss(shape, probability):
+            return torch.bernoulli(torch.full(shape, probability))
+
+        class Chunked(nn.Module):
+            def __init__(self, dropout=0.1):
+                super().__init__()
+                self.net = nn.Linear(2, 2)
+                self.dropout = dropout
+
+            def forward(self, x, before):
+                hidden = self.net(before)
+                hidden = torch.where(toss((x.size(0), 1), self.dropout) > 0, 0.0, hidden)
+                return self.net(x + hidden)
+
+            def sample(self, x):
+                return self.net(x)
+    """,
+    "a joint scale of a list of masks": """
+        class JointDropout(nn.Module):
+            def forward(self, *items):
+                if not self.training:
+                    return items
+                masks = [x.new_empty(x.shape[:2]).bernoulli_(1 - self.p) for x in items]
+                total = sum(masks)
+                scale = len(items) / total.clamp(min=1)
+                return [x * (m * scale)[..., None] for x, m in zip(items, masks)]
+    """,
     "another mask of the caller": """
         def random_mask(x, p):
             return (torch.rand_like(x) > p).float()
