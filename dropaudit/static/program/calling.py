@@ -20,7 +20,6 @@ from dropaudit.static.program.facts import FunctionFacts
 from dropaudit.static.program.foreign import Foreigners
 from dropaudit.static.program.frames import Context
 from dropaudit.static.program.resolve import ClassRef, External, FunctionRef
-from dropaudit.static.program.units import measures
 from dropaudit.static.program.values import (
     UNKNOWN,
     Class,
@@ -63,11 +62,13 @@ class Calling:
         self._heap = machine.heap
         self._events = Events(machine.heap, machine.seen)
         self._foreigners = Foreigners(machine.heap)
+        self._outcomes: dict[object, list[Outcome]] = {}
 
     # -- entries ---------------------------------------------------------------------------
 
     def enter(self, ref: FunctionRef) -> None:
         """Run a function that is given nothing known, or the code of a module."""
+        self._outcomes.clear()
         resolver = self._machine.resolver
         facts = resolver.functions(ref.path)[ref.qualified]
         state = State()
@@ -120,7 +121,7 @@ class Calling:
             hidden,
             trains,
             trains,
-            measures=not trains and measures(facts.body),
+            measures=not trains and self._machine.units.measures(frame.ref),
             held_out=not trains and ctx.held_out,
             loop_line=ctx.loop_line,
             guards=ctx.guards,
@@ -227,7 +228,15 @@ class Calling:
         for key in [key for key in state.cells if key[0] == number]:
             del state.cells[key]
         self._pass(state, frame, facts, callee, [*callee.given, *given])
-        return self._run(self._context(ctx, frame, facts, where), state, facts)
+        inside = self._context(ctx, frame, facts, where)
+        # the number of the frame stands for the whole way here: the same state ends the same
+        memo = inside, state.key(), frozenset(state.cells.items())
+        known = self._outcomes.get(memo)
+        if known is None:
+            ends = self._run(inside, state, facts)
+            known = self._outcomes[memo] = [(after.copy(), values) for after, values in ends]
+            return ends
+        return [(after.deciding(state.decided), values) for after, values in known]
 
     def _concerns(self, state: State, callee: Function, given: Arguments) -> bool:
         """Whether a function is given a model, or may reach one by itself."""
@@ -442,7 +451,7 @@ class Calling:
         """Whether a method that the project does not define runs the model."""
         if name == "forward":
             return True
-        mode = state.modes.get(thing.number)
+        mode = self._heap.mode(state, thing.number)
         if mode is None or library.NOT_FORWARD.search(name):
             return False
         return origin.is_model or mode.kind in ("train", "eval")
@@ -518,7 +527,7 @@ class Calling:
         if name in library.SAME_ATTRIBUTES and not isinstance(origin.symbol, ClassRef):
             return one(owner)
         if name == "training":
-            mode = state.modes.get(owner.number)
+            mode = self._heap.mode(state, owner.number)
             known = mode is not None and mode.kind in ("train", "eval")
             return one(Plain(mode is not None and mode.kind == "train")) if known else UNKNOWN
         method = self._method_ref(origin, name)

@@ -26,18 +26,18 @@ class Events:
 
     def forward(self, ctx: Context, state: State, thing: Object, node: Call, written: str) -> None:
         """A model, `written` in the code of the call, was called."""
-        origin = self._heap.origins[thing.number]
-        mode = state.modes.get(thing.number)
-        if mode is None:
-            if not origin.is_given:
-                return
-            mode = Mode("given")
+        carrier = self._heap.carrier(state, thing.number)
+        if carrier is None:
+            state.strangers.add(thing.number)
+            return
+        mode = state.modes[carrier]
         volatile = any(a.name == "volatile" and a.value == Constant(True) for a in _deep(node))
         self._written[ctx.frame.number, thing.number] = written
+        self._written.setdefault((ctx.frame.number, carrier), "")
         grad = state.grad and not ctx.grad_off and not volatile
         if grad:
-            state.pending[thing.number] = mode
-            state.stepped.pop(thing.number, None)
+            state.pending[carrier] = mode
+            state.stepped.pop(carrier, None)
         if self._is_evaluation(ctx, grad):
             self._visit(ctx, state, thing, mode, node)
 
@@ -103,6 +103,8 @@ class Events:
                 current, trained=True, evaluated=None, mates=(current.mates | mates) - {number}
             )
         state.pending.clear()
+        self._heap.trained |= state.strangers
+        state.strangers.clear()
 
     def step(self, ctx: Context, state: State, where: Span, stepper: str) -> None:
         """An optimizer took a step."""

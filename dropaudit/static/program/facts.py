@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dropaudit.static.program.code import Expression, Import, Span, Statement, Top, unpacked
 
@@ -14,6 +15,11 @@ class Parameter:
     name: str
     default: Expression | None = None
     keyword_only: bool = False
+
+
+@lru_cache(maxsize=1000)  # bodies in use; texts are a tenth of their size
+def _unpacked(text: str) -> tuple[Statement, ...]:
+    return unpacked(text)
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class FunctionFacts:
 
     @property
     def body(self) -> tuple[Statement, ...]:
-        return unpacked(self.text)
+        return _unpacked(self.text)
 
 
 @dataclass(frozen=True)

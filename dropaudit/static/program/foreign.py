@@ -129,7 +129,7 @@ class Foreigners:
         if len(found) != 1 or len(values) != 1:
             return UNKNOWN
         old = found[0].number
-        mode = state.modes.get(old)
+        mode = self._heap.mode(state, old)
         origin = self._heap.origins[old]
         copied = Origin(origin.symbol, origin.is_model, "", origin.where, rates=origin.rates)
         thing = self._heap.make(state, copied, None, *key)

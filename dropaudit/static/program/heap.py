@@ -46,6 +46,7 @@ class Heap:
         self._numbers: dict[Hashable, int] = {}
         self.origins: dict[int, Origin] = {}
         self._children: dict[int, set[int]] = {}
+        self.trained: set[int] = set()  # things without a mode that a backward pass went through
 
     # -- identity --------------------------------------------------------------------------
 
@@ -77,9 +78,6 @@ class Heap:
             self.origins[mine] = Origin(symbol, is_model, name, None, parent, is_given=True)
             if parent is not None:
                 self._children.setdefault(parent, set()).add(mine)
-        above_mode = state.modes.get(number)
-        if above_mode is not None and mine not in state.modes:
-            state.modes[mine] = above_mode  # a part acts as the whole until it is told otherwise
         return one(Object(mine))
 
     def _held_symbol(self, above: Origin | None, name: str) -> Symbol | None:
@@ -157,20 +155,47 @@ class Heap:
 
         Without an `event` nothing is told of it later.
         """
+        old = self.mode(state, thing.number) or Mode("given", trained=thing.number in self.trained)
         for number in self.family(state, thing):
-            old = state.modes.get(number)
-            if old is None:
-                if number != thing.number:
+            mine = state.modes.get(number)
+            if number != thing.number:
+                if mine is None:
+                    continue  # it acts as what it belongs to, or is no model
+                if self._belongs(number, thing.number):
+                    del state.modes[number]
                     continue
-                old = Mode("given")
-            evaluated = event if kind == "eval" else old.evaluated
-            state.modes[number] = replace(old, kind=kind, switch=event, evaluated=evaluated)
+            mine = mine or old
+            evaluated = event if kind == "eval" else mine.evaluated
+            state.modes[number] = replace(mine, kind=kind, switch=event, evaluated=evaluated)
+
+    def mode(self, state: State, number: int) -> Mode | None:
+        """The mode of a thing: its own, or that of what it is a part of."""
+        carrier = self.carrier(state, number)
+        return None if carrier is None else state.modes[carrier]
+
+    def carrier(self, state: State, number: int) -> int | None:
+        """The thing whose mode is that of `number`: itself, or what it is a part of."""
+        at: int | None = number
+        while at is not None:
+            if at in state.modes:
+                return at
+            origin = self.origins.get(at)
+            at = None if origin is None else origin.parent
+        return None
+
+    def _belongs(self, number: int, owner: int) -> bool:
+        at: int | None = number
+        while at is not None:
+            if at == owner:
+                return True
+            at = self.origins[at].parent
+        return False
 
     def lose(self, state: State, thing: Object) -> None:
         """Something unknown may have switched a thing, or what it holds."""
         for number in self.family(state, thing):
-            old = state.modes.get(number)
-            if old is not None and old.kind != "given":
+            old = self.mode(state, number)
+            if old is not None and old.kind not in ("given", "unknown"):
                 state.modes[number] = replace(old, kind="unknown", switch=None)
 
     def load(self, state: State, thing: Object) -> None:

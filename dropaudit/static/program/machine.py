@@ -44,7 +44,7 @@ from dropaudit.static.program.heap import Heap
 from dropaudit.static.program.layers import Layers
 from dropaudit.static.program.resolve import ClassRef, FunctionRef, GlobalRef, Resolver
 from dropaudit.static.program.sightings import Sightings
-from dropaudit.static.program.units import Units, measures
+from dropaudit.static.program.units import Units
 from dropaudit.static.program.values import (
     UNKNOWN,
     Class,
@@ -331,12 +331,12 @@ class Machine:
     def _loop_context(self, ctx: Context, node: Loop) -> Context:
         written = " ".join(_written(node.source))
         held_out = ctx.held_out or any(library.HELD_OUT.search(w) for w in written.split())
-        trains = self.units.body_trains(node.body, ctx.frame.ref)
+        trains = self.units.loop_trains(node, ctx.frame.ref)
         return replace(
             ctx,
             trains=trains,
             held_out=held_out and not trains,
-            measures=not trains and (ctx.measures or measures(node.body)),
+            measures=not trains and (ctx.measures or self.units.measures(ctx.frame.ref, node)),
             loop_line=node.line,
             loop_top=node.top,
         )
@@ -353,13 +353,16 @@ class Machine:
             return self.block(inside, states, node.body, exits)
         result: list[State] = []
         for state in states:  # a context that is given a model may switch it, and back
-            before = {each.number: state.modes.get(each.number) for each in restored}
+            before = dict(state.modes)
+            numbers = [n for each in restored for n in self.heap.family(state, each)]
             for each in restored:
                 self.heap.lose(state, each)
             for after in self.block(inside, [state], node.body, exits):
-                for number, mode in before.items():
-                    if mode is not None:
-                        after.modes[number] = mode
+                for number in numbers:
+                    if number in before:
+                        after.modes[number] = before[number]
+                    else:
+                        after.modes.pop(number, None)
                 result.append(after)
         return result
 
@@ -390,7 +393,7 @@ class Machine:
                 if target is not None:
                     self.bind(ctx, after, target, values)
                 result.append(after)
-        models = [each for each in given if any(each.number in s.modes for s in result)]
+        models = [each for each in given if any(self.heap.mode(s, each.number) for s in result)]
         keeps = name.rpartition(".")[2] in ("no_sync", "accumulate", "autocast", "join", "summon")
         return result, off, [] if keeps else models
 

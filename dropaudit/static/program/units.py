@@ -10,6 +10,7 @@ from dropaudit.static.program.code import (
     Attribute,
     Call,
     Inner,
+    Loop,
     Name,
     Span,
     Statement,
@@ -44,6 +45,8 @@ class Units:
         self._layers = layers
         self._words: dict[FunctionRef, bool] = {}
         self._matters: dict[FunctionRef, bool] = {}
+        self._loops: dict[tuple[FunctionRef, int], bool] = {}
+        self._measures: dict[tuple[FunctionRef, int], bool] = {}
         self._trains: dict[FunctionRef, bool] = {}
         self._switches: dict[FunctionRef, bool] = {}
 
@@ -115,9 +118,20 @@ class Units:
         init = self._resolver.method(symbol, "__init__")
         return isinstance(init, FunctionRef) and self.matters(init)
 
-    def body_trains(self, body: tuple[Statement, ...], ref: FunctionRef) -> bool:
-        """As `trains`, for some statements of the function `ref`."""
-        return self._body_reaches(body, ref, BACKWARD, self._trains, 0)
+    def loop_trains(self, loop: Loop, ref: FunctionRef) -> bool:
+        """As `trains`, for a loop in the function `ref`."""
+        key = ref, loop.line
+        if key not in self._loops:
+            self._loops[key] = self._body_reaches(loop.body, ref, BACKWARD, self._trains, 0)
+        return self._loops[key]
+
+    def measures(self, ref: FunctionRef, loop: Loop | None = None) -> bool:
+        """Whether a function, or a loop in it, predicts from what a model returns, or judges it."""
+        key = ref, 0 if loop is None else loop.line
+        if key not in self._measures:
+            body = self._resolver.functions(ref.path)[ref.qualified].body
+            self._measures[key] = measures(body if loop is None else loop.body)
+        return self._measures[key]
 
     def _reaches(
         self, ref: FunctionRef, words: frozenset[str], known: dict[FunctionRef, bool], depth: int

@@ -166,13 +166,15 @@ class State:
     `cells` hold variables by (frame, name) and attributes by (object, name), `modes` the models,
     `pending` the models that were called since the last backward pass, with their modes then,
     `stepped` those that a backward pass met in eval mode and that await an optimizer step.
-    `decided` remembers the outcome of tests by (frame, text).
+    `strangers` are the things that were called of which no mode is known. `decided` remembers the
+    outcome of tests by (frame, text).
     """
 
     cells: dict[tuple[int, str], Values] = field(default_factory=dict)
     modes: dict[int, Mode] = field(default_factory=dict)
     pending: dict[int, Mode] = field(default_factory=dict)
     stepped: dict[int, Mode] = field(default_factory=dict)
+    strangers: set[int] = field(default_factory=set)
     decided: dict[tuple[int, str], bool] = field(default_factory=dict)
     grad: bool = True
 
@@ -182,9 +184,16 @@ class State:
             dict(self.modes),
             dict(self.pending),
             dict(self.stepped),
+            set(self.strangers),
             dict(self.decided),
             self.grad,
         )
+
+    def deciding(self, decided: dict[tuple[int, str], bool]) -> State:
+        """A copy in which these tests are decided."""
+        other = self.copy()
+        other.decided = dict(decided)
+        return other
 
     def key(self) -> object:
         """Equal for states that differ in nothing that matters to modes."""
@@ -225,7 +234,8 @@ def _joined(left: State, right: State) -> State:
     pending = {**right.pending, **left.pending}
     stepped = {**right.stepped, **left.stepped}
     decided = {k: v for k, v in left.decided.items() if right.decided.get(k) == v}
-    return State(cells, modes, pending, stepped, decided, left.grad and right.grad)
+    strangers = left.strangers | right.strangers
+    return State(cells, modes, pending, stepped, strangers, decided, left.grad and right.grad)
 
 
 def _joined_mode(left: Mode, right: Mode) -> Mode:
