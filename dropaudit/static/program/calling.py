@@ -225,12 +225,11 @@ class Calling:
             return [(state, UNKNOWN)]
         number = self._heap.number("frame", ctx.frame.number, where, ref)
         frame = self._frame(ref, facts, number, callee.owner, callee.frame)
-        for key in [key for key in state.cells if key[0] == number]:
-            del state.cells[key]
+        state.rows.pop(number, None)
         self._pass(state, frame, facts, callee, [*callee.given, *given])
         inside = self._context(ctx, frame, facts, where)
         # the number of the frame stands for the whole way here: the same state ends the same
-        memo = inside, state.key(), frozenset(state.cells.items())
+        memo = inside, state.key(), frozenset(state.rows.items())
         known = self._outcomes.get(memo)
         if known is None:
             ends = self._run(inside, state, facts)
@@ -338,7 +337,7 @@ class Calling:
         self, ctx: Context, state: State, node: Call, thing: Object, name: str, given: Arguments
     ) -> list[Outcome]:
         origin = self._heap.origins[thing.number]
-        known = state.cells.get((thing.number, name))
+        known = state.cell(thing.number, name)
         if known:
             return self._any(ctx, state, node, known, given)
         method = self._method_ref(origin, name)
@@ -520,7 +519,7 @@ class Calling:
 
     def member(self, state: State, owner: Object, name: str) -> Values:
         """`owner.name`, for reading."""
-        found = state.cells.get((owner.number, name))
+        found = state.cell(owner.number, name)
         if found:
             return found
         origin = self._heap.origins[owner.number]

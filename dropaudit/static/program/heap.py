@@ -106,7 +106,7 @@ class Heap:
 
     def store(self, state: State, number: int, name: str, values: Values) -> None:
         """`name = values`; what is unknown is another thing than before."""
-        state.cells[number, name] = values
+        state.put(number, name, values)
         if not values:
             mine = self._numbers.get(("someone", number, name))
             if mine is not None:
@@ -124,8 +124,7 @@ class Heap:
             state.modes.pop(each, None)
             state.pending.pop(each, None)
             if each != number or number in self.origins:
-                for key in [key for key in state.cells if key[0] == each]:
-                    del state.cells[key]
+                state.rows.pop(each, None)
 
     def _below(self, number: int) -> Iterator[int]:
         for child in sorted(self._children.get(number, ())):
@@ -143,9 +142,8 @@ class Heap:
             found[number] = None
             stack.extend(sorted(self._children.get(number, ())))
             stack.extend(each.number for each in self.origins[number].holds)
-            for (owner, _), values in state.cells.items():
-                if owner == number:
-                    stack.extend(v.number for v in values if isinstance(v, Object))
+            for values in state.row(number).values():
+                stack.extend(v.number for v in values if isinstance(v, Object))
         return list(found)
 
     # -- modes -----------------------------------------------------------------------------

@@ -64,7 +64,7 @@ from dropaudit.static.program.values import (
 )
 from dropaudit.static.record import Options
 
-_STATEMENTS = 20_000  # of one entry, those in functions that it calls included
+_STATEMENTS = 30_000  # of one entry, those in functions that it calls included
 _ROUNDS = 3  # of a loop
 _UNROLLED = 6  # elements of a container that a loop takes one by one
 
@@ -176,12 +176,12 @@ class Machine:
                     else one(Function(FunctionRef(path, qualified), frame=ctx.frame))
                 )
                 for state in states:
-                    state.cells[ctx.frame.number, name] = defined
+                    state.put(ctx.frame.number, name, defined)
                 return states
             case Import(name, imported):
                 symbol = self.resolver.imported(ctx.frame.path, imported)
                 for state in states:
-                    state.cells[ctx.frame.number, name] = self.heap.symbol_value(symbol)
+                    state.put(ctx.frame.number, name, self.heap.symbol_value(symbol))
                 return states
         return states
 
@@ -217,8 +217,8 @@ class Machine:
                     self.heap.store(state, owners[0].number, name, values)
                 else:
                     for each in owners:
-                        known = state.cells.get((each.number, name), UNKNOWN)
-                        state.cells[each.number, name] = union(known, values)
+                        known = state.cell(each.number, name) or UNKNOWN
+                        state.put(each.number, name, union(known, values))
             case Several(items):
                 parts = _unpacked(values, len(items))
                 for item, part in zip(items, parts, strict=True):
@@ -294,7 +294,7 @@ class Machine:
     def _forget(self, ctx: Context, state: State, target: Expression) -> None:
         """An unknown loop variable is another thing in each round."""
         for name in _names(target):
-            if not state.cells.get((ctx.frame.number, name)):
+            if not state.cell(ctx.frame.number, name):
                 self.heap.store(state, ctx.frame.number, name, UNKNOWN)
 
     def _unrolled(
@@ -488,7 +488,7 @@ class Machine:
         """What a name stands for: in this function, in those around it, in the module."""
         frame: Frame | None = ctx.frame
         while frame is not None:
-            if (found := state.cells.get((frame.number, name))) is not None:
+            if (found := state.cell(frame.number, name)) is not None:
                 return found or self.heap.someone(state, frame.number, name)
             if name in frame.names and name not in frame.elsewhere:
                 return self.heap.someone(state, frame.number, name)
@@ -496,7 +496,7 @@ class Machine:
         symbol = self.resolver.resolve(ctx.frame.path, name)
         if isinstance(symbol, GlobalRef):
             number = self.heap.number("module", symbol.path)
-            found = state.cells.get((number, symbol.name))
+            found = state.cell(number, symbol.name)
             return found or self.heap.someone(state, number, symbol.name)
         return UNKNOWN if symbol is None else self.heap.symbol_value(symbol)
 

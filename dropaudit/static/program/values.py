@@ -80,6 +80,8 @@ def union(*every: Values) -> Values:
     """All of the values; nobody knows as soon as one of them is unknown or they are too many."""
     if not all(every):
         return UNKNOWN
+    if len(every) == 2 and every[0] == every[1]:
+        return every[0]
     found = frozenset().union(*every)
     return found if len(found) <= _MOST_VALUES else UNKNOWN
 
@@ -159,18 +161,36 @@ class Mode:
     mates: frozenset[int] = frozenset()  # the models that one loss trained together with it
 
 
+class Row:
+    """The variables of a frame, or the attributes of a thing: never changed, cheap to compare."""
+
+    __slots__ = ("_hash", "values")
+
+    def __init__(self, values: dict[str, Values]) -> None:
+        self.values = values
+        self._hash: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Row) and self.values == other.values)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self.values.items()))
+        return self._hash
+
+
 @dataclass(slots=True)
 class State:
     """The program at one point of one path. Consumed by whoever is given it; `copy` to branch.
 
-    `cells` hold variables by (frame, name) and attributes by (object, name), `modes` the models,
-    `pending` the models that were called since the last backward pass, with their modes then,
-    `stepped` those that a backward pass met in eval mode and that await an optimizer step.
-    `strangers` are the things that were called of which no mode is known. `decided` remembers the
-    outcome of tests by (frame, text).
+    `rows` hold the variables of frames and the attributes of things, `modes` the models, `pending`
+    the models that were called since the last backward pass, with their modes then, `stepped` those
+    that a backward pass met in eval mode and that await an optimizer step. `strangers` are the
+    things that were called of which no mode is known. `decided` remembers the outcome of tests by
+    (frame, text).
     """
 
-    cells: dict[tuple[int, str], Values] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
     modes: dict[int, Mode] = field(default_factory=dict)
     pending: dict[int, Mode] = field(default_factory=dict)
     stepped: dict[int, Mode] = field(default_factory=dict)
@@ -180,7 +200,7 @@ class State:
 
     def copy(self) -> State:
         return State(
-            dict(self.cells),
+            dict(self.rows),
             dict(self.modes),
             dict(self.pending),
             dict(self.stepped),
@@ -188,6 +208,24 @@ class State:
             dict(self.decided),
             self.grad,
         )
+
+    def row(self, number: int) -> dict[str, Values]:
+        """What is known of a frame or thing; not to be changed."""
+        row = self.rows.get(number)
+        return {} if row is None else row.values
+
+    def cell(self, number: int, name: str) -> Values | None:
+        """A variable or attribute; None where it was never set."""
+        row = self.rows.get(number)
+        return None if row is None else row.values.get(name)
+
+    def put(self, number: int, name: str, values: Values) -> None:
+        """Set a variable or attribute."""
+        row = self.rows.get(number)
+        if row is None:
+            self.rows[number] = Row({name: values})
+        elif row.values.get(name) != values or name not in row.values:
+            self.rows[number] = Row({**row.values, name: values})
 
     def deciding(self, decided: dict[tuple[int, str], bool]) -> State:
         """A copy in which these tests are decided."""
@@ -221,10 +259,13 @@ def merged(states: Iterable[State]) -> list[State]:
 
 
 def _joined(left: State, right: State) -> State:
-    cells = dict(left.cells)
-    for key, values in right.cells.items():
-        mine = cells.get(key)
-        cells[key] = values if mine is None else union(mine, values)
+    rows = dict(left.rows)
+    for number, row in right.rows.items():
+        mine = rows.get(number)
+        if mine is None:
+            rows[number] = row
+        elif mine != row:
+            rows[number] = _joined_row(mine, row)
     modes = dict(left.modes)
     for number, mode in right.modes.items():
         mine_mode = modes.get(number)
@@ -235,7 +276,15 @@ def _joined(left: State, right: State) -> State:
     stepped = {**right.stepped, **left.stepped}
     decided = {k: v for k, v in left.decided.items() if right.decided.get(k) == v}
     strangers = left.strangers | right.strangers
-    return State(cells, modes, pending, stepped, strangers, decided, left.grad and right.grad)
+    return State(rows, modes, pending, stepped, strangers, decided, left.grad and right.grad)
+
+
+def _joined_row(left: Row, right: Row) -> Row:
+    values = dict(left.values)
+    for name, theirs in right.values.items():
+        mine = values.get(name)
+        values[name] = theirs if mine is None else union(mine, theirs)
+    return Row(values)
 
 
 def _joined_mode(left: Mode, right: Mode) -> Mode:
