@@ -295,7 +295,8 @@ rule = Rule(
 _RATE = re.compile(
     r"^_?([a-z0-9]+_)*(dropouts?|drop|pdrop|drop_?p|drop_?prob|drop_?probability|drop_?rate"
     r"|drop_?ratio|dropout_?(p|prob|probs|probability|rate|ratio|value))(_?\d+)?$"
-    r"|^(p_?dropout|p_?drop|dropout_[a-z]+)$"
+    r"|^(p_?dropout|p_?drop|dropout_(in|out|input|output|hidden|emb|embed|embedding|attn|attention|ff|ffn"
+    r"|fc|head|rnn|lstm|conv|res|resid|mlp|proj|cls|pos|enc|dec|encoder|decoder|feat))$"
 )
 # words of what is no probability, or of what drops something else than elements
 _OTHER_WORD = re.compile(

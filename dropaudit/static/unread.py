@@ -104,7 +104,17 @@ def takes_over(source: Source, function: cst.FunctionDef, param: cst.Param) -> b
             return True
     if function.name.value != "__init__":
         return bool(facts.foreign_bases)
-    return _is_one_of_a_kind(source, function, param)
+    return _is_spread_into(source, facts) or _is_one_of_a_kind(source, function, param)
+
+
+def _is_spread_into(source: Source, facts: ClassFacts) -> bool:
+    """Whether a whole configuration is handed to the constructor: `cls(**config)`."""
+    calls = list(source.calls_by_name.get(facts.name, []))
+    for call in source.calls_by_name.get("cls", []):
+        owner = source.class_of(call)
+        if owner is not None and owner.node is facts.node:
+            calls.append(call)
+    return any(arg.star == "**" for call in calls for arg in call.args)
 
 
 def _is_one_of_a_kind(source: Source, init: cst.FunctionDef, param: cst.Param) -> bool:
