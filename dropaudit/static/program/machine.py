@@ -280,6 +280,8 @@ class Machine:
             mine = Exits(returned=exits.returned)
             for state in current:
                 state.decided = {}
+                if inside.trains:  # what was called before is not what this round trains
+                    state.pending = {n: m for n, m in state.pending.items() if m.kind != "eval"}
                 if node.target is not None:
                     self._forget(inside, state, node.target)
             after_body = self.block(inside, [s.copy() for s in current], node.body, mine)
