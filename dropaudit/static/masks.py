@@ -57,7 +57,11 @@ class MaskReader:
     def _calling(self) -> dict[cst.FunctionDef, None]:
         """The functions that hand on what a drawing function of this file returns."""
         found: dict[cst.FunctionDef, None] = {}
-        for call in self._source.nodes[cst.Call]:
+        by_name = self._source.calls_by_name
+        calls = [c for f in self._drawing for c in by_name.get(f.name.value, ())]
+        if "partial" in by_name and self._drawing:
+            calls = self._source.nodes[cst.Call]
+        for call in calls:
             function = self._source.function_of(call)
             if function is None or function in found:
                 continue
