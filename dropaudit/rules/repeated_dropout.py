@@ -54,8 +54,9 @@ from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Severity
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
-from dropaudit.static.dropped import Doubled, Dropped
+from dropaudit.static.dropped import Dropped
 from dropaudit.static.droppers import built_dropper
+from dropaudit.static.dropvalues import Doubled
 from dropaudit.static.expectations import in_test
 from dropaudit.static.flow import preceding, reads, stores
 from dropaudit.static.sequences import is_in_order, runs_before
