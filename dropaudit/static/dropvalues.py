@@ -45,6 +45,7 @@ _JOINS = ("torch.cat", "torch.stack", "torch.concat", "torch.hstack", "torch.vst
 _SAME_MODULES = re.compile(
     r"torch\.nn\.(Identity|Flatten|Unflatten)$|einops\.layers\.torch\.Rearrange$"
 )
+_NAMED_DROPOUT = re.compile(r"(^|\.)[A-Z]\w*Dropout\d?d?$|(^|\.)Dropout$")
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.GeneratorExp, cst.DictComp)
 
 
@@ -288,6 +289,8 @@ class DropValues:
                 value = after
             return value
         definition = self.source.definition(built.func)
+        if definition is None and _NAMED_DROPOUT.search(name):
+            return self._dropped(call, Dropper(call, key, "named"), input, given[0], inside)
         if isinstance(definition, cst.ClassDef):
             forward = self.source.facts(definition).method("forward")
             if forward is not None and self.source.facts(definition).is_module:
