@@ -135,10 +135,15 @@ def _reached(source: Source, call: cst.Call, facts: ClassFacts) -> bool:
 
 
 def _through_helpers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
-    """Calls in a Module's forward of a free function that drops, without any mode."""
+    """Calls in a Module's forward of a function that drops, without any mode.
+
+    A method hears of `self.training`; it counts where it takes a mode that is on by default.
+    """
     for masks in source.masks.functions:
         function = masks.function
-        if source.enclosing(function, (cst.ClassDef, cst.FunctionDef)) is not None:
+        around = source.enclosing(function, (cst.ClassDef, cst.FunctionDef))
+        told = isinstance(around, cst.ClassDef) and mode_parameter(function) is not None
+        if around is not None and (not told or function.name.value in ("forward", "__call__")):
             continue
         drops = any(not c.ready for u in masks.uses for c in u.coins)
         if not (drops and calls_itself_dropout(source, function)) and not (
@@ -209,7 +214,8 @@ def _called_in_every_mode(
         return False
     if source.definition(call.func) is not function or source.has_star(call):
         return False
-    if mode is not None and source.argument(call, *mode) is not None:
+    target = callee(source, call)
+    if mode is not None and (target is None or mode[0] in target.given):
         return False
     if source.modes.call_guarded(call) or source.modes.on_purpose(call) or in_test(source, call):
         return False

@@ -657,6 +657,39 @@ WRONG_THROUGH_HELPERS = {
     """,
 }
 MODE = {
+    "a method that is on by default": """
+        class Net(nn.Module):
+            def _drop(self, x, training=True):
+                if not training:
+                    return x
+                return x * (torch.rand_like(x) > self.drop_rate) / (1 - self.drop_rate)
+
+            def forward(self, x):
+                h = self._drop(x, self.training)
+                return self._drop(self.fc(h))  # DRP216
+    """,
+    "a helper that is off by default": """
+        def my_dropout(x, p, training=False):
+            if not training:
+                return x
+            return x * (torch.rand_like(x) > p) / (1 - p)
+
+        class Net(nn.Module):
+            def forward(self, x):
+                return my_dropout(self.fc(x), self.p)
+    """,
+    "scaled in training and again in evaluation": """
+        class OwnDropout(nn.Module):
+            def __init__(self, p):
+                super().__init__()
+                self.p = p
+
+            def forward(self, x):
+                if self.training:
+                    mask = (torch.rand_like(x) > self.p).float()
+                    return x * mask / (1 - self.p)
+                return x * (1 - self.p)  # DRP102
+    """,
     "a helper that is on by default": """
         def my_dropout(x, p, training=True):
             if not training:
