@@ -5,8 +5,9 @@ A drop probability that the code takes and does not use.
 
 Reports a parameter of a function, or of the constructor of a module, that is named for a drop
 probability and that nothing reads; one that is only kept in an attribute that nothing reads; the
-same of a field of a config class whose other fields are all read in the file; and a dropout with a
-rate written down as a number, where the probability in scope only decides whether to drop at all.
+same of a field of a config class whose other fields are all read in the file; a dropout with a rate
+written down as a number, where the probability in scope only decides whether to drop at all; and an
+`nn.Sequential` that one method of a class builds without the dropout that another gives it.
 
 ## Why is this bad
 
@@ -59,6 +60,7 @@ from dropaudit.findings import Severity
 from dropaudit.static.facts import ClassFacts
 from dropaudit.static.functional import is_zero
 from dropaudit.static.reach import argument_for, exact_callers
+from dropaudit.static.rebuilt import rebuilt_without
 from dropaudit.static.source import Change, Report, Source, is_name, number
 from dropaudit.static.switches import literal_dropouts, switch_of
 from dropaudit.static.unread import (
@@ -122,6 +124,27 @@ rule = Rule(
                     x = self.fc(self.drop(x))
                     return F.dropout(x, self.rate, training=self.training)
 
+            class Classifier(nn.Module):
+                def __init__(self, dim, classes, dropout=0.1):
+                    super().__init__()
+                    self.dim, self.dropout = dim, dropout
+                    self.head = nn.Sequential(  # DRP404
+                        nn.LayerNorm(dim),
+                        nn.Linear(dim, dim),
+                        nn.Linear(dim, classes),
+                    )
+
+                def reset(self, classes):
+                    self.head = nn.Sequential(
+                        nn.LayerNorm(self.dim),
+                        nn.Linear(self.dim, self.dim),
+                        nn.Dropout(self.dropout),
+                        nn.Linear(self.dim, classes),
+                    )
+
+                def forward(self, x):
+                    return self.head(x)
+
             def block(x, weight, drop_prob, training):
                 if drop_prob > 0:
                     x = F.dropout(x, p=0.5, training=training)  # DRP404
@@ -171,6 +194,27 @@ rule = Rule(
                     x = F.relu(self.fc(x))
                     x = self.fc(self.drop(x))
                     return F.dropout(x, self.rate, training=self.training)
+
+            class Classifier(nn.Module):
+                def __init__(self, dim, classes, dropout=0.1):
+                    super().__init__()
+                    self.dim, self.dropout = dim, dropout
+                    self.head = nn.Sequential(
+                        nn.LayerNorm(dim),
+                        nn.Linear(dim, dim),
+                        nn.Linear(dim, classes),
+                    )
+
+                def reset(self, classes):
+                    self.head = nn.Sequential(
+                        nn.LayerNorm(self.dim),
+                        nn.Linear(self.dim, self.dim),
+                        nn.Dropout(self.dropout),
+                        nn.Linear(self.dim, classes),
+                    )
+
+                def forward(self, x):
+                    return self.head(x)
 
             def block(x, weight, drop_prob, training):
                 if drop_prob > 0:
@@ -324,12 +368,14 @@ def parameter_never_read(function: cst.FunctionDef, source: Source) -> Iterator[
     unread = unread_params(source, function)
     for param in named:
         name = param.name.value
-        if excuses(source, function, param) or takes_over(source, function, param):
+        if excuses(source, function, param):
+            continue
+        instead = _only_literal(source, function) if param in unread else None
+        if instead is None and takes_over(source, function, param):
             continue
         if not builds and not _is_given(source, function, param):
             continue
         if param in unread:
-            instead = _only_literal(source, function)
             yield _report(source, param, f"`{name}` is never read", name, instead)
         elif builds and facts is not None and is_closed(source, facts):
             kept = stored_only(source, facts, function, param)
@@ -409,6 +455,18 @@ def field_never_read(node: cst.ClassDef, source: Source) -> Iterator[Report]:
         return
     field = fields[names.index(unread[0])]
     yield Report(field, f"`{unread[0]}` is never read: whoever sets it changes nothing")
+
+
+@rule.in_source(cst.ClassDef)
+def rebuilt_without_dropout(node: cst.ClassDef, source: Source) -> Iterator[Report]:
+    """A Sequential that another method of the class builds with a dropout in it."""
+    facts = source.facts(node)
+    if not facts.is_module or source.modes.in_test(node):
+        return
+    for found in rebuilt_without(source, facts):
+        shown, method = source.text(found.missing), found.other.name.value
+        what = f"`self.{found.name}` is built here without the `{shown}` that `{method}` gives it"
+        yield Report(found.without, what)
 
 
 def _fields(node: cst.ClassDef) -> Iterator[cst.AnnAssign]:
