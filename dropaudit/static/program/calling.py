@@ -62,12 +62,17 @@ class Calling:
         self._heap = machine.heap
         self._events = Events(machine.heap, machine.seen)
         self._foreigners = Foreigners(machine.heap)
+        self._entered: set[FunctionRef] = set()
         self._outcomes: dict[object, list[Outcome]] = {}
 
     # -- entries ---------------------------------------------------------------------------
 
-    def enter(self, ref: FunctionRef) -> None:
-        """Run a function that is given nothing known, or the code of a module."""
+    def enter(self, ref: FunctionRef, entered: set[FunctionRef]) -> None:
+        """Run a function that is given nothing known, or the code of a module.
+
+        The functions that are run on the way are added to `entered`.
+        """
+        self._entered = entered
         self._outcomes.clear()
         resolver = self._machine.resolver
         facts = resolver.functions(ref.path)[ref.qualified]
@@ -223,6 +228,7 @@ class Calling:
             return [(state, UNKNOWN)]
         if not self._concerns(state, callee, given):
             return [(state, UNKNOWN)]
+        self._entered.add(ref)
         number = self._heap.number("frame", ctx.frame.number, where, ref)
         frame = self._frame(ref, facts, number, callee.owner, callee.frame)
         state.rows.pop(number, None)
@@ -551,9 +557,11 @@ class Calling:
         origin = Origin(ref, model, "", where, None, rates, False, holds if model else ())
         key = "built", ctx.frame.number, node.where, ref
         if model:
-            kind: ModeKind = "unknown" if framework else "train"
+            kind: ModeKind | None = "unknown" if framework else "train"
+            if not holds and not self._machine.layers.may_act_by_mode(ref):
+                kind = None  # its mode changes nothing
             thing = self._heap.make(state, origin, kind, *key)
-            if init is not None and self._ends_in_eval(init):
+            if kind and init is not None and self._ends_in_eval(init):
                 self._switch(ctx, state, thing, "eval", [], node.where)
             return [(state, one(thing))]
         if framework:

@@ -8,6 +8,7 @@ from dropaudit.static.program import library
 from dropaudit.static.program.code import Argument, Call, Constant, Span
 from dropaudit.static.program.frames import Context
 from dropaudit.static.program.heap import Heap
+from dropaudit.static.program.resolve import ClassRef
 from dropaudit.static.program.sightings import Sightings, Training, Verdict, Visit
 from dropaudit.static.program.values import Event, Mode, Object, State
 
@@ -120,7 +121,7 @@ class Events:
     ) -> None:
         origin = self._heap.origins[thing.number]
         layer, whole = self._heap.layer(thing)
-        if not layer and whole and origin.symbol is not None:
+        if not layer and (isinstance(origin.symbol, ClassRef) or (whole and origin.symbol)):
             return
         at = Event(ctx.frame.path, where, ctx.frame.qualified)
         written = self._written.get((ctx.frame.number, thing.number), "")

@@ -15,21 +15,36 @@ _WORTH_IT = frozenset(["train", "eval", *BACKWARD])
 
 
 def follow(resolver: Resolver, options: Options) -> Sightings:
-    """Run the code of every module, and every function that switches or trains models."""
+    """Run the code of every module, then every function worth it that was not run from there."""
     machine = Machine(resolver, options)
-    for ref in _entries(resolver, machine.units):
+    for ref in _modules(resolver, machine.units):
         machine.run(ref)
+    for ref in _functions(resolver, machine.units):
+        if ref not in machine.entered:
+            machine.run(ref)
     return machine.seen
 
 
-def _entries(resolver: Resolver, units: Units) -> Iterator[FunctionRef]:
-    for path, facts in resolver.files.items():
-        if TEST_FILE.search(path):
-            continue
-        for function in facts.functions:
+def _modules(resolver: Resolver, units: Units) -> Iterator[FunctionRef]:
+    for path in _paths(resolver):
+        ref = FunctionRef(path, "")
+        module = resolver.functions(path).get("")
+        if module is not None and module.calls and units.matters(ref):
+            yield ref
+
+
+def _functions(resolver: Resolver, units: Units) -> Iterator[FunctionRef]:
+    """Those that build models first: what they call is run with more knowledge than alone."""
+    later: list[FunctionRef] = []
+    for path in _paths(resolver):
+        for function in resolver.files[path].functions:
             ref = FunctionRef(path, function.qualified)
-            if function.qualified:
-                if function.calls & _WORTH_IT or units.starts(ref):
-                    yield ref
-            elif function.calls and units.matters(ref):
+            if function.qualified and units.starts(ref):
                 yield ref
+            elif function.qualified and function.calls & _WORTH_IT:
+                later.append(ref)
+    yield from later
+
+
+def _paths(resolver: Resolver) -> Iterator[str]:
+    return (path for path in resolver.files if not TEST_FILE.search(path))

@@ -68,6 +68,11 @@ class Layers:
         """What is inside what `symbol`, a class or a factory, builds."""
         return self._inside(symbol, 0)
 
+    def may_act_by_mode(self, symbol: Symbol | None) -> bool:
+        """Whether what `symbol` builds has, or with some rate would have, a layer of that kind."""
+        inside = self.inside(symbol)
+        return bool(inside.layer or inside.by_rate)
+
     def is_module(self, ref: ClassRef) -> bool:
         """Whether a class of the project is an `nn.Module`: by a base, or by evidence."""
         if ref not in self._modules:
@@ -110,7 +115,8 @@ class Layers:
 
     def _foreign(self, name: str) -> Inside:
         if MODE_LAYERS.search(name):
-            return Inside(name.rpartition(".")[2])
+            parts = [one for one in name.split(".") if not one.startswith("from_")]
+            return Inside(parts[-1])
         if name.startswith("torch.") or not name.rpartition(".")[2][:1].isupper():
             return _NOTHING
         if hasattr(builtins, name) or NO_MODULE.search(name) or name.startswith(_NO_LAYERS):
@@ -181,7 +187,9 @@ class Layers:
         self, call: Call, name: str, function: FunctionRef, cls: ClassRef | None
     ) -> Inside:
         if MODE_LAYERS.search(name) or DROPS.search(name):
-            if "ropout" not in name and "DropPath" not in name and "Transformer" not in name:
+            if not name.startswith("torch."):
+                return self._foreign(name)
+            if "ropout" not in name and "Transformer" not in name:
                 return Inside(name.rpartition(".")[2])
             position = 1 if DROPS.search(name) else 0
             rate = _argument(call, ("p", "drop_prob", "dropout"), position)

@@ -124,6 +124,7 @@ TEST_FILE = re.compile(
 MODE_LAYERS = re.compile(
     r"^torch\.nn\.(Lazy)?((Sync)?BatchNorm\w*|Dropout\w*|AlphaDropout|FeatureAlphaDropout|RReLU)$"
     r"|^torch\.nn\.Transformer(Encoder|Decoder)?(Layer)?$"
+    r"|^(transformers|timm)\.\w+(Model|For\w+|create_model)(\.from_(pretrained|config))?$"
     r"|^torchvision\.models\.(?!\w*(squeezenet|vit|convnext|swin))\w+$|^segmentation_models_pytorch\."
     r"|(^|\.)DropPath$|(^|\.)BatchNorm[123]?d?$"
 )

@@ -7,6 +7,7 @@ an unknown function does to a model that it is given makes that model's mode unk
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -64,7 +65,7 @@ from dropaudit.static.program.values import (
 )
 from dropaudit.static.record import Options
 
-_STATEMENTS = 30_000  # of one entry, those in functions that it calls included
+_STATEMENTS = 60_000  # of one entry, those in functions that it calls included
 _ROUNDS = 3  # of a loop
 _UNROLLED = 6  # elements of a container that a loop takes one by one
 
@@ -94,15 +95,21 @@ class Machine:
         self.heap = Heap(resolver, self.layers, options)
         self.seen = Sightings()
         self._calls = Calling(self)
+        self.entered: set[FunctionRef] = set()  # functions that were run from others, to the end
         self._left = 0
 
     def run(self, ref: FunctionRef) -> None:
         """Interpret a function of which nothing is known that is passed to it, or a module."""
         self._left = _STATEMENTS
+        before = self.seen.mark()
+        entered: set[FunctionRef] = set()
         try:
-            self._calls.enter(ref)
+            self._calls.enter(ref, entered)
         except TooLong:
+            self.seen.keep_doubts(before)
             self.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
+        else:
+            self.entered |= entered
 
     def tick(self) -> None:
         """Count a statement; raises `TooLong` when there were too many."""
@@ -279,7 +286,7 @@ class Machine:
             seen.update(state.key() for state in current)
             mine = Exits(returned=exits.returned)
             for state in current:
-                state.decided = {}
+                self._undecide(inside, state, node)
                 if inside.trains:  # what was called before is not what this round trains
                     state.pending = {n: m for n, m in state.pending.items() if m.kind != "eval"}
                 if node.target is not None:
@@ -292,6 +299,15 @@ class Machine:
                 break
         ends = merged(ends)
         return self.block(ctx, ends, node.orelse, exits) if node.orelse else ends
+
+    def _undecide(self, ctx: Context, state: State, node: Loop) -> None:
+        """Keep what a test decided only where nothing in the loop can decide it otherwise."""
+        assigned = self.units.loop_assigns(node, ctx.frame.ref)
+        state.decided = {
+            (number, text): decided
+            for (number, text), decided in state.decided.items()
+            if number == ctx.frame.number and is_settled(text, assigned)
+        }
 
     def _forget(self, ctx: Context, state: State, target: Expression) -> None:
         """An unknown loop variable is another thing in each round."""
@@ -520,6 +536,26 @@ class Machine:
                 case _:
                     found.append(UNKNOWN)
         return union(*found) if found else UNKNOWN
+
+
+_READ = re.compile(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.\w+)*")
+
+
+def is_settled(text: str, assigned: frozenset[str]) -> bool:
+    """Whether a test gives the same answer each time, if only `assigned` names change.
+
+    >>> is_settled("args.amp and not fast", frozenset({"step"}))
+    True
+    >>> is_settled("step % 100 == 0", frozenset({"step"})), is_settled("ready()", frozenset())
+    (False, False)
+    """
+    if "(" in text:
+        return False
+    for name in _READ.findall(text):
+        parts = name.split(".")
+        if any(".".join(parts[:count]) in assigned for count in range(1, len(parts) + 1)):
+            return False
+    return True
 
 
 def truth(values: Values) -> bool | None:

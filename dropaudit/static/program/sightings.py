@@ -64,3 +64,17 @@ class Sightings:
     visits: dict[Visit, None] = field(default_factory=dict)
     trainings: dict[Training, None] = field(default_factory=dict)
     given_up: dict[str, None] = field(default_factory=dict)  # entries that were too long
+
+    def mark(self) -> tuple[int, int]:
+        """How much was seen so far."""
+        return len(self.visits), len(self.trainings)
+
+    def keep_doubts(self, mark: tuple[int, int]) -> None:
+        """Of what was seen since `mark`, on a way without an end, keep what speaks for the code."""
+        visits, trainings = list(self.visits), list(self.trainings)
+        for visit in visits[mark[0] :]:
+            if visit.verdict != "right":
+                del self.visits[visit]
+        for training in trainings[mark[1] :]:
+            if not training.undone:
+                del self.trainings[training]

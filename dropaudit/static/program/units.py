@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 from dropaudit.static.program.code import (
     Argument,
+    Assign,
     Attribute,
     Call,
+    Expression,
+    If,
     Inner,
     Loop,
     Name,
+    Several,
     Span,
     Statement,
+    Try,
+    With,
     dotted,
 )
 from dropaudit.static.program.layers import Layers
@@ -46,6 +53,7 @@ class Units:
         self._words: dict[FunctionRef, bool] = {}
         self._matters: dict[FunctionRef, bool] = {}
         self._loops: dict[tuple[FunctionRef, int], bool] = {}
+        self._assigns: dict[tuple[FunctionRef, int], frozenset[str]] = {}
         self._measures: dict[tuple[FunctionRef, int], bool] = {}
         self._trains: dict[FunctionRef, bool] = {}
         self._switches: dict[FunctionRef, bool] = {}
@@ -114,7 +122,7 @@ class Units:
 
     def _builds_something(self, symbol: ClassRef) -> bool:
         if self._layers.is_module(symbol):
-            return True
+            return self._layers.may_act_by_mode(symbol)
         init = self._resolver.method(symbol, "__init__")
         return isinstance(init, FunctionRef) and self.matters(init)
 
@@ -124,6 +132,13 @@ class Units:
         if key not in self._loops:
             self._loops[key] = self._body_reaches(loop.body, ref, BACKWARD, self._trains, 0)
         return self._loops[key]
+
+    def loop_assigns(self, loop: Loop, ref: FunctionRef) -> frozenset[str]:
+        """The names and attributes (dotted) that a loop in the function `ref` assigns."""
+        key = ref, loop.line
+        if key not in self._assigns:
+            self._assigns[key] = frozenset(_targets(loop))
+        return self._assigns[key]
 
     def measures(self, ref: FunctionRef, loop: Loop | None = None) -> bool:
         """Whether a function, or a loop in it, predicts from what a model returns, or judges it."""
@@ -206,6 +221,31 @@ def measures(body: tuple[Statement, ...]) -> bool:
             case Name(name) | Attribute(_, name) if MEASURES.search(name):
                 return True
     return False
+
+
+def _targets(loop: Loop) -> Iterator[str]:
+    stack: list[Any] = [loop]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, tuple):
+            stack.extend(node)
+            continue
+        if isinstance(node, Assign):
+            yield from _bound(node.targets)
+        elif isinstance(node, Loop) and node.target is not None:
+            yield from _bound((node.target,))
+        elif isinstance(node, With):
+            yield from _bound(tuple(target for _, target in node.items if target is not None))
+        if isinstance(node, (If, Loop, With, Try)):
+            stack.extend(getattr(node, one.name) for one in fields(node))
+
+
+def _bound(targets: tuple[Expression, ...]) -> Iterator[str]:
+    for target in targets:
+        if isinstance(target, Several):
+            yield from _bound(target.items)
+        elif name := dotted(target):
+            yield name
 
 
 def called(body: Any) -> list[Any]:
