@@ -105,7 +105,24 @@ def scales_again(source: Source, found: DropoutUse) -> Iterator[cst.CSTNode]:
     keep, function = found.use.coins[0].keep, found.masks.function
     if mode_of(source, found.use.node) == EVAL:
         return
+    if not any(close(f, 1 / keep) and _by_mode(source, n) for f, n in found.masks.factors):
+        return
     for factor, node in found.masks.factors:
         here = source.function_of(node) is function
-        if here and close(factor, keep) and mode_of(source, node) == EVAL:
+        at_fault = here and close(factor, keep) and mode_of(source, node) == EVAL
+        if at_fault and _by_mode(source, node):
             yield node
+
+
+def _by_mode(source: Source, node: cst.CSTNode) -> bool:
+    """Whether nothing but the mode decides if `node` runs: no option to scale or not."""
+    child = node
+    for around in source.ancestors(node):
+        match around:
+            case cst.If(test=test) | cst.IfExp(test=test):
+                if child is not test and not polarity(test):
+                    return False
+        if isinstance(around, cst.FunctionDef):
+            return True
+        child = around
+    return True

@@ -68,6 +68,9 @@ def _definition(source: Source, func: cst.CSTNode | None) -> cst.FunctionDef | N
             found = method if method and _is_decorated(method, ("staticmethod",)) else None
     if not isinstance(found, cst.FunctionDef) or found.asynchronous is not None:
         return None
+    facts = source.class_of(func) if func is not None and self_attribute(func) else None
+    if facts is not None and any(found.name.value in f.methods for f in facts.subclasses):
+        return None  # which of them runs is for the instance to say
     if _is_decorated(found, ("property", "cached_property", "overload", "abstractmethod")):
         return None
     if any(isinstance(n, cst.Yield) for n in descend(found.body, _INNER)):

@@ -385,6 +385,42 @@ RIGHT_THROUGH_HELPERS = {
             def forward(self, x):
                 return x + 0.5 * drop_path(x, 0.5, self.training)
     """,
+    "a subclass scales what the base draws": """
+        class Base(nn.Module):
+            def __init__(self, p):
+                super().__init__()
+                self.p = p
+
+            def mask(self, x):
+                return torch.rand_like(x) > self.p
+
+            def forward(self, x):
+                if not self.training:
+                    return x
+                return x * self.mask(x)
+
+        class OwnDropout(Base):
+            def mask(self, x):
+                return super().mask(x) / (1 - self.p)
+    """,
+    "an option for either way": """
+        class OwnDropout(nn.Module):
+            def __init__(self, p, inverted=True):
+                super().__init__()
+                self.p = p
+                self.inverted = inverted
+
+            def _noise(self, x):
+                return x.new_empty(x.size(0), 1).bernoulli_(1 - self.p)
+
+            def forward(self, x):
+                if not self.training:
+                    return x if self.inverted else x * (1 - self.p)
+                noise = self._noise(x)
+                if self.inverted:
+                    noise = noise.div_(1 - self.p)
+                return x * noise
+    """,
     "a condition that is left out at random": """
         def chance_mask(rows, probability, device):
             return torch.zeros(rows, device=device).uniform_(0, 1) < probability
