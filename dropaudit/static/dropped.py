@@ -14,6 +14,7 @@ from dropaudit.static.dropvalues import OTHER, Doubled, DropValues, Places, Summ
 from dropaudit.static.source import Source
 
 _DEPTH = 12  # calls inside calls that are looked through
+_NESTED = 4  # loops inside loops whose second round counts
 
 
 class Dropped:
@@ -52,6 +53,7 @@ class _Flow:
     def __init__(self, file: Dropped, function: cst.FunctionDef) -> None:
         self._at = DropValues(file.source, function, file.summary)
         self._body = function.body
+        self._loops = 0
 
     @property
     def summary(self) -> Summary:
@@ -155,16 +157,18 @@ class _Flow:
         What a loop leaves is what its last round leaves: it is taken to run at least once.
         """
         start = self._at.places
-        for _ in range(2):
+        self._loops += 1
+        for _ in range(2 if self._loops <= _NESTED else 1):
             before = None if self._at.places is None else dict(self._at.places)
             if target is not None:
                 self._at.assign(target, OTHER)
             self._block(body)
             after = self._at.places
             if after is None:  # every round leaves early
-                self._at.places = before
-                return
+                after = before
+                break
             self._at.places = _joined([p for p in (start, after) if p is not None])
+        self._loops -= 1
         self._at.places = after
 
     def _assign_each(self, target: cst.BaseExpression, value: cst.BaseExpression) -> None:

@@ -109,3 +109,10 @@ def test_long_chains_end() -> None:
     total = " + ".join(["x"] * 400)
     program = f"import torch\n{functions}def f500(x):\n    return f0({total})\n"
     assert list(Dropped(Source("net.py", program.encode())).doubled()) == []
+
+
+def test_nested_loops_end() -> None:
+    """Each loop runs twice, but not each of thirty inside each other."""
+    loops = "".join("    " * n + f"for i{n} in x:\n" for n in range(1, 31))
+    program = f"import torch\ndef f(x):\n{loops}{'    ' * 31}x = torch.dropout(x, 0.5, True)\n"
+    assert list(Dropped(Source("net.py", program.encode())).doubled()) == []
