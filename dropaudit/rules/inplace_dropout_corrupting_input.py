@@ -5,8 +5,9 @@ An in-place dropout that overwrites a tensor somebody still needs.
 
 Reports `nn.Dropout(p, inplace=True)` and `F.dropout(x, p, inplace=True)` where the tensor comes
 straight from an operation whose output autograd keeps (relu, tanh, sigmoid, softmax, log_softmax,
-exp, sqrt, and the in-place forms of elu, selu, celu, rrelu and leaky relu), and where the same
-tensor is read again afterwards, as in `x + self.drop(x)`.
+exp, sqrt, and the in-place forms of elu, selu, celu, rrelu and leaky relu), also through functions
+of the same file, and where the same tensor, or a view of it, is read again afterwards, as in
+`x + self.drop(x)`.
 
 ## Why is this bad
 
@@ -158,6 +159,18 @@ rule = Rule(
                     residual = h
                     h = self.drop(h)
                     return self.fc(h) + residual
+
+            class Gated(nn.Module):
+                def __init__(self, dim, rate):
+                    super().__init__()
+                    self.fc = nn.Linear(dim, dim)
+                    self.drop = nn.Dropout(rate, inplace=True)  # DRP308
+
+                def forward(self, x):
+                    h = self.fc(x)
+                    turned = h.transpose(0, 1)
+                    h = self.drop(h)
+                    return h @ turned
             """,
         ),
         Example(

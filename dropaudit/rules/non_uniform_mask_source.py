@@ -25,7 +25,7 @@ mask = torch.rand(x.shape) < p
 Replacing `randn` by `rand` changes what is drawn, on purpose, so the fix is unsafe.
 
 ## Not seen
-Noise that is drawn in one function and compared in another.
+Noise that is drawn in a function of another file.
 """
 
 from __future__ import annotations

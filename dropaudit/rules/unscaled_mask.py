@@ -31,8 +31,9 @@ The fix divides by the keep probability where an expression for it is in reach. 
 network computes in training, so it is unsafe.
 
 ## Not seen
-Masks that are drawn in one function and applied in another, or scaled by a value that is computed
-from the mask; classic dropout, which multiplies by the keep probability in evaluation, is right.
+Masks that pass through functions of other files or through more than two calls, or are scaled by a
+value that is computed from the mask; classic dropout, which multiplies by the keep probability in
+evaluation, is right.
 """
 
 from __future__ import annotations
