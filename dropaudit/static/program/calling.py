@@ -159,7 +159,7 @@ class Calling:
 
     def call(self, ctx: Context, state: State, node: Call) -> list[Outcome]:
         """What a call gives, in each state in which it may end."""
-        self._machine.tick()
+        self._machine.tick(1)
         match node.function:
             case Attribute(Call(Name("super")), name):
                 return self._super(ctx, state, node, name)

@@ -96,6 +96,7 @@ class Machine:
         self.seen = Sightings()
         self._calls = Calling(self)
         self.entered: set[FunctionRef] = set()  # functions that were run from others, to the end
+        self.statements = 0
         self._left = 0
 
     def run(self, ref: FunctionRef) -> None:
@@ -110,10 +111,11 @@ class Machine:
             self.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
         else:
             self.entered |= entered
+        self.statements += _STATEMENTS - self._left
 
-    def tick(self) -> None:
-        """Count a statement; raises `TooLong` when there were too many."""
-        self._left -= 1
+    def tick(self, states: int) -> None:
+        """Count a statement in so many states; raises `TooLong` when there were too many."""
+        self._left -= states
         if self._left < 0:
             raise TooLong
 
@@ -126,8 +128,10 @@ class Machine:
         for statement in body:
             if not states:
                 break
-            self.tick()
-            states = merged(self._statement(ctx, states, statement, exits))
+            self.tick(len(states))
+            after = self._statement(ctx, states, statement, exits)
+            grown = len(after) > len(states) or isinstance(statement, (If, Loop, Try, With))
+            states = merged(after) if grown else after
         return states
 
     def _statement(
