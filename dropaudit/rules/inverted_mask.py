@@ -45,15 +45,10 @@ from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskbranches import evaluation_block
-from dropaudit.static.maskevidence import (
-    DropoutUse,
-    dropout_uses,
-    in_test,
-    keeps_with_drop_rate,
-    means_keep,
-    verdict,
-)
+from dropaudit.static.maskevidence import dropout_uses, in_test
 from dropaudit.static.maskrepairs import turned
+from dropaudit.static.maskuses import DropoutUse
+from dropaudit.static.maskverdicts import keeps_with_drop_rate, means_keep, verdict
 from dropaudit.static.source import Change, Report, Source
 from dropaudit.static.walk import descend
 

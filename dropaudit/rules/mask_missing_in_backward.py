@@ -58,7 +58,7 @@ from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures, left_out
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.functions import functions, is_bare_product
-from dropaudit.static.maskevidence import verdict
+from dropaudit.static.maskverdicts import verdict
 from dropaudit.static.source import Report, Source
 from dropaudit.static.walk import descend
 

@@ -49,15 +49,10 @@ from dropaudit.findings import Severity
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskbranches import calls_without_scale
-from dropaudit.static.maskevidence import (
-    DropoutUse,
-    dropout_uses,
-    in_test,
-    keeps_with_drop_rate,
-    scaled_elsewhere,
-    verdict,
-)
+from dropaudit.static.maskevidence import dropout_uses, in_test
 from dropaudit.static.maskrepairs import divided
+from dropaudit.static.maskuses import DropoutUse
+from dropaudit.static.maskverdicts import keeps_with_drop_rate, scaled_elsewhere, verdict
 from dropaudit.static.source import Report, Source
 
 # Each begins with plain letters: such patterns are searched for many times faster.

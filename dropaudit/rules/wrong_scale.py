@@ -45,14 +45,10 @@ from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.maskbranches import scales_again
-from dropaudit.static.maskevidence import (
-    DropoutUse,
-    dropout_uses,
-    in_test,
-    means_keep,
-    verdict,
-)
+from dropaudit.static.maskevidence import dropout_uses, in_test
 from dropaudit.static.maskrepairs import rescaled
+from dropaudit.static.maskuses import DropoutUse
+from dropaudit.static.maskverdicts import means_keep, verdict
 from dropaudit.static.scalars import close
 from dropaudit.static.source import Report, Source
 

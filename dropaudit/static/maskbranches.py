@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from dropaudit.static.maskevidence import DropoutUse
+from dropaudit.static.maskuses import DropoutUse
 from dropaudit.static.scalars import close
 from dropaudit.static.source import Source, statements
 

@@ -8,7 +8,8 @@ import libcst as cst
 
 from dropaudit.static.constants import origins
 from dropaudit.static.maskcallees import callee
-from dropaudit.static.maskevidence import DropoutUse, dropout_uses, in_test
+from dropaudit.static.maskevidence import dropout_uses, in_test
+from dropaudit.static.maskuses import DropoutUse
 from dropaudit.static.source import Source
 from dropaudit.static.walk import descend
 

@@ -7,9 +7,8 @@ import re
 import libcst as cst
 
 from dropaudit.static.maskcallees import callee
-from dropaudit.static.maskevidence import DropoutUse
 from dropaudit.static.maskmodes import mode_parameter
-from dropaudit.static.maskuses import Use
+from dropaudit.static.maskuses import DropoutUse, Use
 from dropaudit.static.source import Change, Source
 from dropaudit.static.walk import descend
 

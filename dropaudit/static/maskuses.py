@@ -62,6 +62,15 @@ class Masks:
         self.inferred[:] = [i for i in self.inferred if here(i)]
 
 
+@dataclass(frozen=True, eq=False)
+class DropoutUse:
+    """A use of a mask that is dropout by evidence, with the function around it."""
+
+    use: Use
+    masks: Masks
+    named: bool  # the function or its class calls itself dropout
+
+
 def place(node: cst.CSTNode) -> str:
     """The name under which the value of a local or an attribute of self is kept."""
     if isinstance(node, cst.Name):
