@@ -22,6 +22,12 @@ WRAPPERS = re.compile(
     r"|data_parallel|DataParallelModel|ShardedDataParallel|distribute_model|wrap_model|get_model"
     r"|de_parallel|de_complete_parallel|unwrap_ddp_model|OptimizedModule|auto_model|accelerate)$"
 )
+# of the project too: what they do inside need not be followed
+OWN_WRAPPERS = re.compile(
+    r"(^|\.)(get_peft_model|prepare_model_for_\w+|unwrap_model|unwrap|de_parallel|weight_norm"
+    r"|spectral_norm|convert_\w*batchnorm|convert_splitbn_model|inject_adapter\w*|add_adapter"
+    r"|de_complete_parallel|data_parallel|wrap_model|distribute_model|unwrap_ddp_model)$"
+)
 # those of them that take several things and give them back in order
 MANY = re.compile(r"(^|[._])(prepare|initialize|setup)$")
 # functions that read a model and leave its mode alone
@@ -134,3 +140,12 @@ RATE_WORDS = re.compile(
 )
 DROPOUT = re.compile(r"^torch\.nn\.(Feature)?(Alpha)?Dropout[123]?d?$")
 DROPS = re.compile(r"^torch\.(nn\.functional\.)?(\w*dropout\w*)$")
+# attention kernels, and the position of the rate among their arguments
+KERNELS: dict[str, int] = {
+    **dict.fromkeys(("scaled_dot_product_attention", "_scaled_dot_product_attention"), 4),
+    **dict.fromkeys(("memory_efficient_attention", "memory_efficient_attention_forward"), 4),
+    **{"flash_attn_func": 3, "flash_attn_qkvpacked_func": 1, "flash_attn_kvpacked_func": 2},
+    **dict.fromkeys(("flash_attn_varlen_func", "flash_attn_unpadded_func"), 7),
+    **dict.fromkeys(("flash_attn_varlen_qkvpacked_func", "flash_attn_unpadded_qkvpacked_func"), 3),
+    **dict.fromkeys(("flash_attn_varlen_kvpacked_func", "flash_attn_unpadded_kvpacked_func"), 6),
+}
