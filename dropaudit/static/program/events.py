@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 
 from dropaudit.static.program import library
 from dropaudit.static.program.code import Argument, Call, Constant, Span
 from dropaudit.static.program.frames import Context
-from dropaudit.static.program.heap import Heap
+from dropaudit.static.program.heap import LOADED, Heap
 from dropaudit.static.program.resolve import ClassRef
 from dropaudit.static.program.sightings import Sightings, Training, Verdict, Visit
 from dropaudit.static.program.values import Event, Mode, Object, State
@@ -28,6 +29,9 @@ class Events:
     def forward(self, ctx: Context, state: State, thing: Object, node: Call, written: str) -> None:
         """A model, `written` in the code of the call, was called."""
         carrier = self._heap.carrier(state, thing.number)
+        if carrier is None and self._heap.origins[thing.number].symbol == LOADED:
+            carrier = thing.number  # only what is called is a model, and no other thing
+            state.modes[carrier] = Mode("train", loaded=True)
         if carrier is None:
             state.strangers.add(thing.number)
             return
@@ -39,7 +43,7 @@ class Events:
         if grad:
             state.pending[carrier] = mode
             state.stepped.pop(carrier, None)
-        if self._is_evaluation(ctx, grad):
+        if self._is_evaluation(ctx, grad) or (mode.loaded and _is_used(ctx)):
             self._visit(ctx, state, thing, mode, node)
 
     def _is_evaluation(self, ctx: Context, grad: bool) -> bool:
@@ -64,8 +68,8 @@ class Events:
         verdict: Verdict = "open"
         if ctx.hidden or mode.kind in ("eval", "unknown"):
             verdict = "right"
-        elif mode.kind == "train" and (mode.trained or mode.loaded) and layer:
-            verdict = "wrong"
+        elif mode.kind == "train" and (mode.trained or mode.loaded):
+            verdict = "wrong" if layer or origin.symbol == LOADED else "open"
         mate = None
         for number in sorted(mode.mates):
             other = state.modes.get(number)
@@ -127,6 +131,16 @@ class Events:
         written = self._written.get((ctx.frame.number, thing.number), "")
         training = Training(evaluated, origin, at, ctx.way, undone, layer, written, ctx.loop_top)
         self._seen.trainings.setdefault(training)
+
+
+def _is_used(ctx: Context) -> bool:
+    """Whether this is the main code of a script that uses a model, and never trains one."""
+    stem = posixpath.basename(ctx.frame.path).rpartition(".")[0]
+    if ctx.trains or ctx.function_trains or ctx.frame.qualified not in ("", "main", "run"):
+        return False
+    return bool(library.SCRIPT_EVALUATES.search(stem)) and not library.TEST_FILE.search(
+        ctx.frame.path
+    )
 
 
 def _is_undone(ctx: Context, mode: Mode) -> bool:

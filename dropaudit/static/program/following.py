@@ -24,6 +24,7 @@ def follow(resolver: Resolver, options: Options) -> Sightings:
             machine.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
         elif ref not in machine.entered:
             machine.run(ref)
+    machine.seen.stored = machine.heap.stored
     return machine.seen
 
 

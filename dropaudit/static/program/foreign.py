@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Hashable
 
 from dropaudit.static.program import library
 from dropaudit.static.program.code import Call, Constant
-from dropaudit.static.program.heap import Heap
+from dropaudit.static.program.heap import LOADED, Heap
 from dropaudit.static.program.resolve import External
 from dropaudit.static.program.values import (
     UNKNOWN,
@@ -45,6 +46,12 @@ class Foreigners:
         """What `name(...)` gives; None where it may do anything to what it is given."""
         last = name.rpartition(".")[2]
         first = given[0][1] if given else UNKNOWN
+        if name == "torch.load":
+            origin = Origin(LOADED, True, "", where)
+            return one(self._heap.make(state, origin, None, *key))
+        if name == "torch.save":
+            self._store(first, where.path)
+            return UNKNOWN
         if name in _PASS_ON:
             return first
         if name in _COPIES:
@@ -72,6 +79,12 @@ class Foreigners:
             holds = () if library.OPTIMIZER_LIKE.search(name) else holds
             return self._instance(state, name, holds, where, key)
         return None
+
+    def _store(self, values: Values, path: str) -> None:
+        for thing in objects(values):
+            layer, _ = self._heap.layer(thing)
+            if layer and self._heap.is_model(thing):
+                self._heap.stored.setdefault(posixpath.dirname(path), layer)
 
     def wrapped(self, name: str, given: list[tuple[str, Values]]) -> Values | None:
         """What a wrapper gives back: the models that it was given, in their order."""

@@ -35,6 +35,9 @@ from dropaudit.static.program.values import (
 )
 from dropaudit.static.record import Options
 
+LOADED = External("torch.load")
+"""What a model is that was stored whole: of the class, and in the mode, that it had then."""
+
 
 class Heap:
     """Numbers things by where they are made, so that a loop makes the same thing again."""
@@ -46,6 +49,9 @@ class Heap:
         self._numbers: dict[Hashable, int] = {}
         self.origins: dict[int, Origin] = {}
         self._children: dict[int, set[int]] = {}
+        self.stored: dict[
+            str, str
+        ] = {}  # folder to the layer in a model that is stored whole there
         self.trained: set[int] = set()  # things without a mode that a backward pass went through
 
     # -- identity --------------------------------------------------------------------------

@@ -92,6 +92,11 @@ STRICTLY_EVALUATES = re.compile(
     r"|loss|data|accuracy|acc))?$"
     r"|^(run|do|model)_?(eval|evaluate|evaluation|test|validation|inference|predict)$"
 )
+# of a file that is a script: what it does with a model that it has loaded
+SCRIPT_EVALUATES = re.compile(
+    r"^(generate|evaluate|evaluation|eval|test|predict|prediction|infer|inference|demo|translate"
+    r"|sample|caption|detect|classify|transcribe|synthesize|visualize)(_\w+)?$"
+)
 MEASURES = re.compile(
     r"^(argmax|topk|accuracy|\w*_score|compute_\w*(metric|score|acc)\w*|\w*accuracy\w*|f1\w*|bleu\w*"
     r"|rouge\w*|roc_auc\w*|confusion_matrix|mean_absolute_error|mean_squared_error|metrics?|\w*_metrics?"
@@ -133,6 +138,11 @@ MODE_LAYERS = re.compile(
     r"|^(transformers|timm)\.\w+(Model|For\w+|create_model)(\.from_(pretrained|config))?$"
     r"|^torchvision\.models\.(?!\w*(squeezenet|vit|convnext|swin))\w+$|^segmentation_models_pytorch\."
     r"|(^|\.)DropPath$|(^|\.)BatchNorm[123]?d?$"
+)
+# those of them that drop
+DROPOUT_LAYERS = re.compile(
+    r"^torch\.nn\.(Dropout\w*|AlphaDropout|FeatureAlphaDropout)$"
+    r"|^torch\.nn\.Transformer(Encoder|Decoder)?(Layer)?$|(^|\.)DropPath$"
 )
 RATE_LAYERS = re.compile(r"^torch\.nn\.(LSTM|GRU|RNN|MultiheadAttention)$")
 RATE_WORDS = re.compile(

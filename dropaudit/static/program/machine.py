@@ -513,6 +513,8 @@ class Machine:
             if (found := state.cell(frame.number, name)) is not None:
                 return found or self.heap.someone(state, frame.number, name)
             if name in frame.names and name not in frame.elsewhere:
+                if not frame.qualified and self.resolver.imports(frame.path, name):
+                    break  # `import net` ... `net = net.Net()`: not yet assigned
                 return self.heap.someone(state, frame.number, name)
             frame = frame.around
         symbol = self.resolver.resolve(ctx.frame.path, name)

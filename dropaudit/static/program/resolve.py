@@ -109,6 +109,10 @@ class Resolver:
             self._known[key] = self._resolve(path, dotted, 0)
         return self._known[key]
 
+    def imports(self, path: str, name: str) -> bool:
+        """Whether a module imports what it calls `name`."""
+        return isinstance(self._table(path).get(name), str)
+
     def imported(self, path: str, dotted: str) -> Symbol:
         """What an import of `dotted` (with leading dots where it is relative) gives in a file."""
         return self._imported(path, dotted, 0) or External(canonical(dotted.lstrip(".")))

@@ -63,6 +63,7 @@ class Sightings:
 
     visits: dict[Visit, None] = field(default_factory=dict)
     trainings: dict[Training, None] = field(default_factory=dict)
+    stored: dict[str, str] = field(default_factory=dict)  # folder to layer in models stored whole
     given_up: dict[str, None] = field(default_factory=dict)  # entries that were too long
 
     def mark(self) -> tuple[int, int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dropaudit.findings import Location
 from dropaudit.static.program.resolve import ClassRef, External
@@ -28,6 +29,9 @@ def evaluations(seen: Sightings) -> Iterator[Evaluation]:
     by_function: dict[tuple[str, str, int], list[Visit]] = {}
     for start, visits in by_start.items():
         wrong = _wrong(start, visits)
+        if wrong is not None and not wrong.layer:  # a model stored whole by another script
+            layer = seen.stored.get(posixpath.dirname(start.path), "")
+            wrong = replace(wrong, layer=layer) if layer else None
         if wrong is not None:
             line = 0 if start.function else start.where.line
             by_function.setdefault((start.path, start.function, line), []).append(wrong)
