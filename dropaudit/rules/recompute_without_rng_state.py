@@ -5,9 +5,10 @@ A checkpoint that recomputes a dropout without the random state of the first run
 
 Reports `torch.utils.checkpoint.checkpoint(..., preserve_rng_state=False)` and the same for
 `checkpoint_sequential` and `checkpoint_wrapper`, where a dropout is visible inside what is
-checkpointed. A checkpoint that is written by hand, as a `torch.autograd.Function` whose backward
-runs a function again, is reported where it keeps no random state and the file hands it a function
-with dropout.
+checkpointed, in whatever file of the program that is defined; also where the checkpoint is kept
+under a name with `functools.partial`. A checkpoint that is written by hand, as a
+`torch.autograd.Function` whose backward runs a function again, is reported where it keeps no random
+state and some part of the program hands it a function with dropout.
 
 ## Why is this bad
 
@@ -36,7 +37,8 @@ the time to save and restore the random state. There is no fix for Functions.
 
 ## Not seen
 
-A flag that comes from a parameter, and functions or modules of other files.
+A flag that comes from a parameter, modules of libraries, and rates that may be zero: those of a
+schedule, and parameters with a default of zero that nobody gives a rate.
 
 ## References
 
@@ -50,10 +52,17 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Finding
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.holders import shows_dropout
+from dropaudit.static.program.callers import Callers, argument
+from dropaudit.static.program.code import Expression
+from dropaudit.static.program.drops import Drops
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.resolve import FunctionRef
+from dropaudit.static.record import Claim
 from dropaudit.static.reruns import rerun
 from dropaudit.static.source import Change, Report, Source, is_name
 
@@ -260,6 +269,137 @@ rule = Rule(
         ),
         Example(
             """
+            import torch.nn as nn
+            from functools import partial
+            from torch.utils.checkpoint import checkpoint
+
+            from blocks import Base, Block, Plain, run
+
+            class Net(Base):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.block = Block(rate)
+                    self.blocks = nn.ModuleList(Block(rate) for _ in range(3))
+                    self.plain, self.still = Plain(), Block(0.0)
+                    self.again = partial(checkpoint, preserve_rng_state=False)  # DRP303
+                    self.plain_again = partial(checkpoint, preserve_rng_state=False)
+
+                def forward(self, x):
+                    x = checkpoint(self.block, x, preserve_rng_state=False)  # DRP303
+                    x = checkpoint(self.inherited, x, preserve_rng_state=False)  # DRP303
+                    x = checkpoint(lambda y: run(self, y), x, preserve_rng_state=False)  # DRP303
+                    x = checkpoint(partial(run, self), x, preserve_rng_state=False)  # DRP303
+                    for block in self.blocks:
+                        x = checkpoint(block, x, preserve_rng_state=False)  # DRP303
+                    x = checkpoint(self.plain, x, preserve_rng_state=False)
+                    x = checkpoint(self.still, x, preserve_rng_state=False)
+                    return self.plain_again(self.plain, self.again(self.block, x))
+            """,
+            fixed="""
+            import torch.nn as nn
+            from functools import partial
+            from torch.utils.checkpoint import checkpoint
+
+            from blocks import Base, Block, Plain, run
+
+            class Net(Base):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.block = Block(rate)
+                    self.blocks = nn.ModuleList(Block(rate) for _ in range(3))
+                    self.plain, self.still = Plain(), Block(0.0)
+                    self.again = partial(checkpoint, preserve_rng_state=True)
+                    self.plain_again = partial(checkpoint, preserve_rng_state=False)
+
+                def forward(self, x):
+                    x = checkpoint(self.block, x, preserve_rng_state=True)
+                    x = checkpoint(self.inherited, x, preserve_rng_state=True)
+                    x = checkpoint(lambda y: run(self, y), x, preserve_rng_state=True)
+                    x = checkpoint(partial(run, self), x, preserve_rng_state=True)
+                    for block in self.blocks:
+                        x = checkpoint(block, x, preserve_rng_state=True)
+                    x = checkpoint(self.plain, x, preserve_rng_state=False)
+                    x = checkpoint(self.still, x, preserve_rng_state=False)
+                    return self.plain_again(self.plain, self.again(self.block, x))
+            """,
+            others={
+                "blocks.py": """
+                import torch.nn as nn
+                import torch.nn.functional as F
+
+                class Block(nn.Module):
+                    def __init__(self, rate):
+                        super().__init__()
+                        self.body = nn.Sequential(nn.Linear(8, 8), nn.Dropout(rate))
+
+                    def forward(self, x):
+                        return self.body(x)
+
+                class Plain(nn.Module):
+                    def __init__(self):
+                        super().__init__()
+                        self.body = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8))
+
+                    def forward(self, x):
+                        return self.body(x)
+
+                class Base(nn.Module):
+                    def __init__(self):
+                        super().__init__()
+                        self.held = Block(0.1)
+
+                    def inherited(self, x):
+                        return self.held(x)
+
+                def run(module, x):
+                    return F.dropout(x, 0.1, training=module.training)
+                """
+            },
+        ),
+        Example(
+            """
+            import torch
+
+            def checkpoint(function, inputs, weights):
+                return Again.apply(function, len(inputs), *inputs, *weights)
+
+            class Again(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, run, length, *args):
+                    ctx.run = run
+                    ctx.inputs = list(args[:length])
+                    ctx.weights = list(args[length:])
+                    with torch.no_grad():
+                        return ctx.run(*ctx.inputs)
+
+                @staticmethod
+                def backward(ctx, *grads):
+                    inputs = [x.detach().requires_grad_() for x in ctx.inputs]
+                    with torch.enable_grad():
+                        outputs = ctx.run(*inputs)  # DRP303
+                    found = torch.autograd.grad(outputs, inputs + ctx.weights, grads)
+                    return (None, None, *found)
+            """,
+            others={
+                "unet.py": """
+                from torch import nn
+                from example import checkpoint
+
+                class Block(nn.Module):
+                    def __init__(self, dim, rate):
+                        super().__init__()
+                        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.Dropout(rate))
+
+                    def forward(self, x):
+                        return checkpoint(self._forward, (x,), self.parameters())
+
+                    def _forward(self, x):
+                        return x + self.layers(x)
+                """
+            },
+        ),
+        Example(
+            """
             import torch
             import torch.nn as nn
             from torch.utils.checkpoint import checkpoint
@@ -324,23 +464,27 @@ _CHECKPOINTS = {
 }
 
 
+_PARTIAL = ("functools.partial", "partial")
+_AGAIN = (
+    "backward runs this again with another dropout mask, because the random state is not "
+    "kept: the gradients do not belong to the prediction"
+)
+
+
 @rule.in_source(cst.Call)
 def state_not_kept(call: cst.Call, source: Source) -> Iterator[Report]:
     """The flag is the literal False, and a dropout is visible inside."""
-    parameter = _CHECKPOINTS.get(source.name_of(call.func))
+    bound = source.name_of(call.func) in _PARTIAL and bool(call.args)
+    checkpoint = call.args[0].value if bound else call.func
+    parameter = _CHECKPOINTS.get(source.name_of(checkpoint))
     flag = source.argument(call, "preserve_rng_state")
     if parameter is None or flag is None or not is_name(flag.value, "False"):
         return
-    callee = source.argument(call, parameter, 0)
-    if callee is None or not shows_dropout(source, callee.value):
-        return
-    yield Report(
-        call,
-        "backward runs this again with another dropout mask, because the random state is not "
-        "kept: the gradients do not belong to the prediction",
-        (Change(flag.value, "replace", "True"),),
-        title="Keep the random state",
-    )
+    callee = source.argument(call, parameter, int(bound))
+    shown = callee is not None and shows_dropout(source, callee.value)
+    about = () if shown else ("kept",) if callee is None else ("run", parameter, str(int(bound)))
+    change = Change(flag.value, "replace", "True")
+    yield Report(call, _AGAIN, (change,), title="Keep the random state", about=about)
 
 
 @rule.in_source(cst.ClassDef)
@@ -349,17 +493,49 @@ def state_not_kept_by_hand(node: cst.ClassDef, source: Source) -> Iterator[Repor
     run = rerun(source, node)
     if run is None:
         return
-    for given in run.given:
-        if shows_dropout(source, given):
-            shown = " ".join(source.text(given).split())
-            shown = f"`{shown}`" if len(shown) < 50 else "a function with dropout"
-            yield Report(
-                run.call,
-                f"backward runs {shown} again with another dropout mask, because "
-                f"`{node.name.value}` keeps no random state: the gradients do not belong to the "
-                "prediction",
-            )
-            return
+    shown = next((one for one in run.given if shows_dropout(source, one)), None)
+    text = "" if shown is None else " ".join(source.text(shown).split())
+    text = f"`{text}`" if 0 < len(text) < 50 else "a function with dropout"
+    about = () if shown is not None else ("apply", node.name.value, str(run.position))
+    yield Report(
+        run.call,
+        f"backward runs {text} again with another dropout mask, because "
+        f"`{node.name.value}` keeps no random state: the gradients do not belong to the "
+        "prediction",
+        about=about,
+    )
+
+
+@rule.in_project
+def state_not_kept_of_others(project: Project) -> Iterator[Finding]:
+    """As the checks of one file, where what is run again is defined or passed in another."""
+    claims = project.claims(rule.code)
+    drops = Drops(project.resolver) if claims else None
+    for claim in claims:
+        assert drops is not None
+        finding = claim.finding
+        for ref, callee in _run_again(drops.callers, claim):
+            site = drops.calling(callee, ref)
+            if site is not None:
+                yield finding
+                break
+
+
+def _run_again(callers: Callers, claim: Claim) -> Iterator[tuple[FunctionRef, Expression]]:
+    """What a checkpoint runs again, with the function in which it is written."""
+    how, *rest = claim.about
+    if how == "apply":
+        yield from callers.applied(claim.finding.where.path, rest[0], int(rest[1]))
+        return
+    found = callers.at(claim.finding.where)
+    if found is None:
+        return
+    ref, call = found
+    name, position = ("", 0) if how == "kept" else (rest[0], int(rest[1]))
+    for caller, each in callers.of_kept(ref, call) if how == "kept" else [found]:
+        value = argument(each, name or "function", position)
+        if value is not None:
+            yield caller, value
 
 
 @rule.in_trace

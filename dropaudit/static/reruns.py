@@ -18,10 +18,11 @@ _DEPTH = 3
 
 @dataclass(frozen=True, eq=False)
 class Rerun:
-    """The call in backward, and what this file passes to be run."""
+    """The call in backward, what this file passes to be run, and at which place of `apply`."""
 
     call: cst.Call
     given: tuple[cst.BaseExpression, ...]
+    position: int
 
 
 def rerun(source: Source, node: cst.ClassDef) -> Rerun | None:
@@ -43,8 +44,9 @@ def rerun(source: Source, node: cst.ClassDef) -> Rerun | None:
                 name in kept and is_name(call.func.value, _context(backward))  # type: ignore[attr-defined]
             ):
                 if any(isinstance(a, cst.With) and _tracks(a) for a in source.ancestors(call)):
-                    given = _applied(source, node, forward, kept[name])
-                    return Rerun(call, tuple(given))
+                    names = [p.name.value for p in forward.params.params]
+                    at = names.index(kept[name]) - 1
+                    return Rerun(call, tuple(_applied(source, node, at)), at)
     return None
 
 
@@ -77,12 +79,8 @@ def _tracks(node: cst.With) -> bool:
     )
 
 
-def _applied(
-    source: Source, node: cst.ClassDef, forward: cst.FunctionDef, parameter: str
-) -> Iterator[cst.BaseExpression]:
-    """What the calls of `apply` in this file pass for `parameter`, through wrapping functions."""
-    names = [p.name.value for p in forward.params.params]
-    at = names.index(parameter) - 1
+def _applied(source: Source, node: cst.ClassDef, at: int) -> Iterator[cst.BaseExpression]:
+    """What the calls of `apply` in this file pass at a place, through wrapping functions."""
     for call in source.calls_by_name.get("apply", []):
         owner = call.func.value if isinstance(call.func, cst.Attribute) else None
         if source.definition(owner) is not node or at >= len(call.args):

@@ -9,6 +9,7 @@ stored as JSON and compared.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 from typing import Any, TypeAlias
 
@@ -309,6 +310,18 @@ def called_names(body: tuple[Statement, ...]) -> frozenset[str]:
                         found.add(name)
             stack.extend(getattr(one, name) for name in _fields(type(one)))
     return frozenset(found)
+
+
+def within(body: Any) -> Iterator[Any]:
+    """Every expression and statement in `body`, itself included, in source order."""
+    stack: list[Any] = [body]
+    while stack:
+        one = stack.pop()
+        if isinstance(one, tuple):
+            stack.extend(reversed(one))
+        elif type(one) in _NUMBER and not isinstance(one, Span):
+            yield one
+            stack.extend(getattr(one, name) for name in reversed(_fields(type(one))))
 
 
 def dotted(expression: Expression) -> str:

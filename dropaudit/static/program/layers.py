@@ -13,13 +13,20 @@ from dropaudit.static.program.code import (
     Attribute,
     Call,
     Constant,
+    Element,
     Expression,
     Name,
     Span,
     Statement,
     dotted,
 )
-from dropaudit.static.program.library import DROPS, MODE_LAYERS, RATE_LAYERS, RATE_WORDS
+from dropaudit.static.program.library import (
+    DROPOUT_LAYERS,
+    DROPS,
+    MODE_LAYERS,
+    RATE_LAYERS,
+    RATE_WORDS,
+)
 from dropaudit.static.program.resolve import (
     ClassRef,
     External,
@@ -57,16 +64,25 @@ _UNKNOWN = Inside(unknown=True)
 
 
 class Layers:
-    """Answers per class and factory, remembered."""
+    """Answers per class and factory, remembered.
 
-    def __init__(self, resolver: Resolver) -> None:
+    With `only_drops` batch norm does not count, nor do the rates of a schedule: all may be zero.
+    """
+
+    def __init__(self, resolver: Resolver, only_drops: bool = False) -> None:
         self._resolver = resolver
+        self._only_drops = only_drops
+        self._wanted = DROPOUT_LAYERS if only_drops else MODE_LAYERS
         self._known: dict[Symbol, Inside] = {}
         self._modules: dict[ClassRef, bool] = {}
 
     def inside(self, symbol: Symbol | None) -> Inside:
         """What is inside what `symbol`, a class or a factory, builds."""
         return self._inside(symbol, 0)
+
+    def of_call(self, call: Call, function: FunctionRef, cls: ClassRef | None) -> Inside:
+        """What is inside what a call builds that stands in `function`, a method of `cls`."""
+        return self._call(call, function.path, function, 0, cls)
 
     def may_act_by_mode(self, symbol: Symbol | None) -> bool:
         """Whether what `symbol` builds has, or with some rate would have, a layer of that kind."""
@@ -114,7 +130,7 @@ class Layers:
         return _UNKNOWN
 
     def _foreign(self, name: str) -> Inside:
-        if MODE_LAYERS.search(name):
+        if self._wanted.search(name):
             parts = [one for one in name.split(".") if not one.startswith("from_")]
             return Inside(parts[-1])
         if name.startswith("torch.") or not name.rpartition(".")[2][:1].isupper():
@@ -177,18 +193,38 @@ class Layers:
                 return _UNKNOWN if name.rpartition(".")[2][:1].isupper() else _NOTHING
             case _:
                 return _NOTHING
+        if found.layer and self._only_drops and self._is_given_zero(call, symbol, found.by_rate):
+            return _NOTHING
         if found.layer or not found.by_rate:
             return found
         rates = [a for a in call.arguments if a.name in found.by_rate]
         verdicts = [self._rate(one.value, function, cls) for one in rates]
         return _added(Inside(unknown=found.unknown), *verdicts)
 
+    def _is_given_zero(self, call: Call, symbol: Symbol, rates: frozenset[str]) -> bool:
+        """Whether a constructor is given rates, all of them zero."""
+        init = self._resolver.method(symbol, "__init__") if isinstance(symbol, ClassRef) else None
+        names: list[str] = []
+        if isinstance(init, FunctionRef):
+            facts = self._resolver.function_facts(init)
+            names = [p.name for p in facts.parameters if not p.keyword_only][1:]
+        plain = [one.value for one in call.arguments if not one.name]
+        given = dict(zip(names, plain, strict=False))
+        given |= {one.name: one.value for one in call.arguments if one.name}
+        found = [value for name, value in given.items() if name in rates]
+        return bool(found) and all(map(_is_zero, found))
+
     def _outside(
         self, call: Call, name: str, function: FunctionRef, cls: ClassRef | None
     ) -> Inside:
-        if MODE_LAYERS.search(name) or DROPS.search(name):
+        if self._wanted.search(name) or DROPS.search(name):
             if not name.startswith("torch."):
+                if self._only_drops and name.endswith("DropPath"):
+                    rate = _argument(call, ("drop_prob",), 0)
+                    return _NOTHING if rate is None else self._rate(rate, function, cls)
                 return self._foreign(name)
+            if self._only_drops and _is_false(_argument(call, ("training",), 2)):
+                return _NOTHING
             if "ropout" not in name and "Transformer" not in name:
                 return Inside(name.rpartition(".")[2])
             position = 1 if DROPS.search(name) else 0
@@ -208,6 +244,8 @@ class Layers:
         """What a rate says: a number, or a parameter whose default is one."""
         if isinstance(rate, Constant):
             return _NOTHING if _is_zero(rate) else Inside("Dropout")
+        if isinstance(rate, Element) and self._only_drops:
+            return _UNKNOWN  # of a schedule, whose rates may all be zero
         if isinstance(rate, Attribute) and isinstance(rate.value, Name) and cls is not None:
             if rate.value.name != "self":
                 return Inside("Dropout")
@@ -226,7 +264,8 @@ class Layers:
                 if one.name == rate.name:
                     if one.default is not None and _is_zero(one.default):
                         return Inside(by_rate=frozenset((rate.name,)))
-                    return Inside("Dropout")
+                    by_rate = (rate.name,) if self._only_drops else ()
+                    return Inside("Dropout", frozenset(by_rate))
         return Inside("Dropout")
 
 
@@ -241,6 +280,10 @@ def _argument(call: Call, names: tuple[str, ...], position: int) -> Expression |
         if one.name in names:
             return one.value
     return plain[position].value if position < len(plain) else None
+
+
+def _is_false(flag: Expression | None) -> bool:
+    return isinstance(flag, Constant) and flag.value is False
 
 
 def _is_zero(rate: Expression) -> bool:
