@@ -5,7 +5,8 @@ An attention kernel that gets its dropout rate whatever the mode is.
 
 Reports calls of `F.scaled_dot_product_attention`, of the `flash_attn_*` functions and of
 xformers' `memory_efficient_attention` in a module that pass a rate which does not depend on the
-mode: an attribute of `self`, the `p` of a dropout module, or a number.
+mode: an attribute of `self`, the `p` of a dropout module, or a number. Also calls, with such a
+rate, of functions that hand it on to a kernel, in whatever file they are defined.
 
 ## Why is this bad
 
@@ -36,8 +37,8 @@ model computes in evaluation, which is its purpose.
 
 ## Not seen
 
-A rate that is a parameter of the function around the call: its callers decide, and only those
-in the same file are looked at.
+A rate that is a parameter of the function around the call, where its callers are not at hand;
+kernels that are chosen by name at run time.
 
 ## References
 
@@ -52,12 +53,18 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Finding
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.constants import origins
 from dropaudit.static.flags import is_mode
-from dropaudit.static.functional import Drop, attention_kernel, builds_module, is_zero
+from dropaudit.static.functional import attention_kernel, builds_module, is_zero
+from dropaudit.static.names import dotted_text
+from dropaudit.static.outgoing import outgoing_call, rates
+from dropaudit.static.program.answering import called
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.wrappers import Wrappers
 from dropaudit.static.rates import percent
 from dropaudit.static.reach import only_without_rate, rate_passers, runs_in_eval, self_in_scope
 from dropaudit.static.source import Change, Report, Source
@@ -66,7 +73,10 @@ rule = Rule(
     "DRP202",
     "attention-dropout-ignoring-mode",
     __doc__,
-    triggers=("scaled_dot_product_attention", "flash_attn_", "memory_efficient_attention"),
+    triggers=(
+        *("scaled_dot_product_attention", "flash_attn_", "memory_efficient_attention"),
+        "(?i:drop)",  # calls of what another file defines
+    ),
     examples=(
         Example(
             """
@@ -139,6 +149,66 @@ rule = Rule(
                     q = attend(q, k, v, self.rate if self.training else 0.0)
                     return attend(q, k, v, self.rate)  # DRP202
             """,
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            from .kernels import attend, fused, manual, plain
+
+            class Attention(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+
+                def forward(self, q, k, v, mask=None):
+                    a = attend(q, k, v, mask, self.rate)  # DRP202
+                    b = fused(q, k, v, dropout=self.rate)  # DRP202
+                    c = attend(q, k, v, dropout=self.rate if self.training else 0.0)
+                    d = fused(q, k, v, self.rate, is_training=self.training)
+                    e = attend(q, k, v, mask)
+                    if self.training:
+                        e = attend(q, k, v, mask, self.rate)
+                    return a, b, c, d, e, manual(self, q, k, v, self.rate), plain(q, self.rate)
+            """,
+            fixed="""
+            import torch.nn as nn
+            from .kernels import attend, fused, manual, plain
+
+            class Attention(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+
+                def forward(self, q, k, v, mask=None):
+                    a = attend(q, k, v, mask, self.rate if self.training else 0.0)
+                    b = fused(q, k, v, dropout=self.rate if self.training else 0.0)
+                    c = attend(q, k, v, dropout=self.rate if self.training else 0.0)
+                    d = fused(q, k, v, self.rate, is_training=self.training)
+                    e = attend(q, k, v, mask)
+                    if self.training:
+                        e = attend(q, k, v, mask, self.rate)
+                    return a, b, c, d, e, manual(self, q, k, v, self.rate), plain(q, self.rate)
+            """,
+            others={
+                "kernels.py": """
+                import torch.nn.functional as F
+
+                def attend(q, k, v, mask=None, dropout=0.0):
+                    return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+
+                def fused(q, k, v, dropout, is_training=True):
+                    if not is_training:
+                        dropout = 0.0
+                    return attend(q, k, v, dropout=dropout)
+
+                def manual(module, q, k, v, dropout):
+                    dropout = dropout if module.training else 0.0
+                    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+
+                def plain(x, rate):
+                    return x * rate
+                """
+            },
         ),
         Example(
             """
@@ -250,7 +320,7 @@ rule = Rule(
 def kernel_without_mode(call: cst.Call, source: Source) -> Iterator[Report]:
     """A kernel in a module, with a rate that is no zero and hears nothing of the mode."""
     drop = attention_kernel(source, call)
-    if drop is None or not _is_open(source, drop, drop.rate, call):
+    if drop is None or not _is_open(source, drop.rate, call):
         return
     if only_without_rate(source, call, drop.rate):
         return
@@ -260,13 +330,57 @@ def kernel_without_mode(call: cst.Call, source: Source) -> Iterator[Report]:
         for at, rate in sites or [(call, drop.rate)]:
             yield Report(
                 at,
-                _message(source, drop, rate, wrapped=at is not call),
+                _message(source, drop.name, rate, wrapped=at is not call),
                 _changes(source, at, rate),
                 title="Pass a rate of zero outside training",
             )
 
 
-def _is_open(source: Source, drop: Drop, rate: cst.BaseExpression | None, at: cst.Call) -> bool:
+@rule.in_source(cst.Call)
+def call_with_rate(call: cst.Call, source: Source) -> Iterator[Report]:
+    """A call in code that runs in evaluation with a rate: does it end up in a kernel?"""
+    about = outgoing_call(source, call)
+    if not about:
+        return
+    for at, rate in rates(source, call):
+        if not _is_open(source, rate, call) or only_without_rate(source, call, rate):
+            continue
+        if runs_in_eval(source, call, rate):
+            here = "here" if source.definition(call.func) is not None else ""
+            yield Report(
+                call,
+                _message(source, dotted_text(call.func), rate, wrapped=False),
+                _changes(source, call, rate),
+                title="Pass a rate of zero outside training",
+                about=(at, here, *about),
+            )
+
+
+@rule.in_project
+def wrapper_with_rate(project: Project) -> Iterator[Finding]:
+    """Functions that hand a rate on to a kernel, and are given one that ignores the mode."""
+    wrappers = Wrappers(project.resolver)
+    for claim in project.claims(rule.code):
+        at, here, *about = claim.about
+        found = called(wrappers, claim.finding.where.path, about)
+        if found is None:
+            continue
+        ref, passed = found
+        drops = wrappers.drops(ref)
+        if any(drop.flag is not None and not drop.is_kernel for drop in drops):
+            continue  # its mode is what is missing
+        for drop in drops:
+            if not drop.is_kernel or (here and drop.flag is None and drop.place == ref):
+                continue
+            if drop.flag is not None and passed.given(drop.flag.name, drop.flag.position):
+                continue
+            position = drop.rate.position - passed.bound
+            if drop.rate.name and at in (drop.rate.name, str(position)):
+                yield claim.finding
+                break
+
+
+def _is_open(source: Source, rate: cst.BaseExpression | None, at: cst.Call) -> bool:
     if rate is None or is_zero(source, rate) or is_mode(source, rate):
         return False
     if builds_module(source, rate) or source.modes.guards(at) or source.modes.decides(rate):
@@ -274,7 +388,7 @@ def _is_open(source: Source, drop: Drop, rate: cst.BaseExpression | None, at: cs
     return not source.modes.on_purpose(at) and not source.modes.in_test(at)
 
 
-def _message(source: Source, drop: Drop, rate: cst.BaseExpression | None, *, wrapped: bool) -> str:
+def _message(source: Source, name: str, rate: cst.BaseExpression | None, *, wrapped: bool) -> str:
     share = percent(source, rate)
     effect = f": {share} of the attention weights are zeroed in every prediction" if share else ""
     text = "" if rate is None else " ".join(source.text(rate).split())
@@ -284,7 +398,7 @@ def _message(source: Source, drop: Drop, rate: cst.BaseExpression | None, *, wra
     through = " that this reaches" if wrapped else ""
     gated = f"({text})" if isinstance(rate, cst.IfExp) else text
     return (
-        f"`{drop.name}`{through} keeps dropping after `eval()`{effect}{note}; "
+        f"`{name}`{through} keeps dropping after `eval()`{effect}{note}; "
         f"pass `{gated} if self.training else 0.0`"
     )
 

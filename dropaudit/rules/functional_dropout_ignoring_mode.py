@@ -5,10 +5,11 @@ A functional dropout that is not told whether the model is training.
 
 Reports `F.dropout`, `F.dropout1d` to `F.dropout3d`, `torch.dropout` and
 `F.multi_head_attention_forward` in code that runs in evaluation too, when the call passes no
-`training` and nothing around it depends on the mode. Also calls of a helper in the same file that
-hands `training` on and has True for its default; a flag that stays true in evaluation
+`training` and nothing around it depends on the mode. Also calls of a helper, wherever it is
+defined, that hands `training` on and has True for its default (or `deterministic`, and False),
+through other helpers and `functools.partial` too; a flag that stays true in evaluation
 (`self.training or p > 0`), or is only true there; and a literal True next to a call in the same
-method that passes the mode.
+method that passes the mode. A helper that takes no mode is right where its callers test it.
 
 ## Why is this bad
 
@@ -44,10 +45,10 @@ has to come from the caller, so there is no fix.
 
 ## Not seen
 
-A call whose arguments are spread from `*args` or `**kwargs`; a helper whose rate is a parameter
-and whose callers are in another file. Dropout that stays on for a purpose (Monte-Carlo dropout,
-a prenet) is left alone where a name, docstring or comment of the function or class says so;
-`always-on` in the settings names more of them.
+A call whose arguments are spread from `*args` or `**kwargs`; a helper that nothing in the files
+at hand calls. Dropout that stays on for a purpose (Monte-Carlo dropout, a prenet) is left alone
+where a name, docstring or comment of the function or class says so; `always-on` in the settings
+names more of them.
 
 ## References
 
@@ -57,10 +58,12 @@ a prenet) is left alone where a name, docstring or comment of the function or cl
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Finding
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
 from dropaudit.runtime.trace import Trace
@@ -74,6 +77,13 @@ from dropaudit.static.flags import (
     passes_mode_nearby,
 )
 from dropaudit.static.functional import Drop, functional_dropout, is_zero
+from dropaudit.static.names import dotted_text
+from dropaudit.static.outgoing import outgoing_call, qualified, runs_with_its_rates
+from dropaudit.static.program.answering import called, callers_hear, is_reached
+from dropaudit.static.program.layers import Layers
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.resolve import FunctionRef
+from dropaudit.static.program.wrappers import Flag, Wrappers
 from dropaudit.static.rates import percent
 from dropaudit.static.reach import exact_callers, runs_in_eval, self_in_scope
 from dropaudit.static.source import Change, Report, Source
@@ -82,7 +92,7 @@ rule = Rule(
     "DRP201",
     "functional-dropout-ignoring-mode",
     __doc__,
-    triggers=("dropout", "multi_head_attention_forward"),
+    triggers=("(?i:drop)", "multi_head_attention_forward"),
     examples=(
         Example(
             """
@@ -265,6 +275,133 @@ rule = Rule(
         ),
         Example(
             """
+            from functools import partial
+
+            from .layers import SharedBase, attend, drop, half, noise, settle
+            from . import layers
+
+            class Net(SharedBase):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+                    self.drop = partial(drop, p=0.2)
+
+                def forward(self, x):
+                    x = drop(x, self.rate)  # DRP201
+                    x = noise(x, rate=self.rate)  # DRP201
+                    x = layers.relay(x, self.rate)  # DRP201
+                    x = half(x + 1)  # DRP201
+                    x = self.drop(x * 2)  # DRP201
+                    x = self.dropped(x - 1)  # DRP201
+                    x = drop(x, 0.0)
+                    x = drop(x + 1, self.rate, self.training)
+                    x = noise(x + 1, self.rate, deterministic=not self.training)
+                    x = half(x + 2, training=self.training)
+                    if self.training:
+                        x = drop(x + 1, self.rate)
+                        x = self.dropped(x)
+                    return settle(attend(x, 0.0), self.rate)
+            """,
+            fixed="""
+            from functools import partial
+
+            from .layers import SharedBase, attend, drop, half, noise, settle
+            from . import layers
+
+            class Net(SharedBase):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+                    self.drop = partial(drop, p=0.2)
+
+                def forward(self, x):
+                    x = drop(x, self.rate, training=self.training)
+                    x = noise(x, rate=self.rate, deterministic=not self.training)
+                    x = layers.relay(x, self.rate, train=self.training)
+                    x = half(x + 1, training=self.training)
+                    x = self.drop(x * 2, training=self.training)
+                    x = self.dropped(x - 1, training=self.training)
+                    x = drop(x, 0.0)
+                    x = drop(x + 1, self.rate, self.training)
+                    x = noise(x + 1, self.rate, deterministic=not self.training)
+                    x = half(x + 2, training=self.training)
+                    if self.training:
+                        x = drop(x + 1, self.rate)
+                        x = self.dropped(x)
+                    return settle(attend(x, 0.0), self.rate)
+            """,
+            others={
+                "layers.py": """
+                from functools import partial
+
+                import torch.nn as nn
+                import torch.nn.functional as F
+
+                def drop(x, p=0.5, training=True):
+                    return F.dropout(x, p, training)
+
+                def noise(x, rate, deterministic=False):
+                    if deterministic or rate == 0:
+                        return x
+                    return F.dropout(x, rate)
+
+                def relay(x, rate, train=True):
+                    return drop(x, rate, training=train)
+
+                half = partial(drop, p=0.5)
+
+                def attend(x, rate=0.0, training=True):
+                    return F.dropout(x.softmax(-1), rate, training=training)
+
+                def settle(x, rate, training=False):
+                    return F.dropout(x, rate, training=training)
+
+                class SharedBase(nn.Module):
+                    def dropped(self, x, training=True):
+                        return F.dropout(x, 0.1, training)
+                """
+            },
+        ),
+        Example(
+            """
+            import torch.nn as nn
+            import torch.nn.functional as F
+
+            def bare(x, rate):
+                return F.dropout(x, rate)  # DRP201
+
+            def gated(x, rate):
+                return F.dropout(x, rate)
+
+            def silent(x, rate=0.0):
+                return F.dropout(x, rate)
+
+            class Base(nn.Module):
+                def thinned(self, x):
+                    return F.dropout(x, 0.3)
+
+                def random(self, x):
+                    return F.dropout(x, 0.3)  # DRP201
+            """,
+            others={
+                "net.py": """
+                from .example import Base, bare, gated, silent
+
+                class Net(Base):
+                    def __init__(self, rate):
+                        super().__init__()
+                        self.rate = rate
+
+                    def forward(self, x):
+                        if self.training:
+                            x = self.thinned(gated(x, self.rate))
+                        x = gated(x + 1, self.rate if self.training else 0.0)
+                        return self.random(bare(silent(x), self.rate))  # dropout
+                """
+            },
+        ),
+        Example(
+            """
             import torch
             import torch.nn as nn
             import torch.nn.functional as F
@@ -311,12 +448,19 @@ def call_without_mode(call: cst.Call, source: Source) -> Iterator[Report]:
     if drop is None or drop.name in NEVER_ON:
         return
     why = _defect(source, drop)
-    if not why or is_zero(source, drop.rate) or _is_guarded(source, drop):
+    if not why or is_zero(source, drop.rate) or _is_guarded(source, call, drop.rate):
         return
+    about = _unless_gated(source, call)
     if not runs_in_eval(source, call, drop.rate):
-        return
+        about = _where_called(source, call)
+        if why != "missing" or not about:
+            return
     yield Report(
-        call, _message(source, drop, why), _changes(source, drop), title="Pass the module's mode"
+        call,
+        _message(source, drop, why),
+        _changes(source, drop),
+        title="Pass the module's mode",
+        about=about,
     )
 
 
@@ -337,13 +481,93 @@ def helper_left_on(function: cst.FunctionDef, source: Source) -> Iterator[Report
         if flag.passed(source, call) is not None or not runs_in_eval(source, call, None):
             continue
         changes = _added(source, call, flag.name)
-        yield Report(
-            call,
-            f"`{name}` drops with `{flag.name}=True` unless told otherwise, so this call keeps "
-            f"dropping after `eval()`; pass `{flag.name}=self.training`",
-            changes,
-            title="Pass the module's mode",
-        )
+        yield Report(call, _left_on(name, flag.name), changes, title="Pass the module's mode")
+
+
+@rule.in_source(cst.Call)
+def call_of_function(call: cst.Call, source: Source) -> Iterator[Report]:
+    """A call in code that runs in evaluation, with no word of the mode: what does it run?"""
+    about = outgoing_call(source, call)
+    if not about:
+        return
+    title, message = "Pass the module's mode", dotted_text(call.func)
+    if runs_with_its_rates(source, call):
+        helper = source.definition(call.func)
+        if not isinstance(helper, cst.FunctionDef) or forwards_flag(source, helper) is None:
+            changes = _added(source, call, "training")
+            yield Report(call, message, changes, title=title, about=("call", "", *about))
+    elif "drop" in source.text(call).lower() and (inside := _where_called(source, call)):
+        yield Report(call, message, title=title, about=("call", inside[1], *about))
+
+
+@rule.in_project
+def wrapper_left_on(project: Project) -> Iterator[Finding]:
+    """Wrappers of a functional dropout that are not told the mode, wherever they are defined."""
+    wrappers = Wrappers(project.resolver)
+    reached, waiting = set(), []
+    for claim in project.claims(rule.code):
+        path, what = claim.finding.where.path, claim.about[0]
+        if what == "unless":
+            if not callers_hear(project.resolver, FunctionRef(path, claim.about[1])):
+                yield claim.finding
+        elif what == "inside":
+            waiting.append((FunctionRef(path, claim.about[1]), claim.finding))
+        elif (found := called(wrappers, path, claim.about[2:])) is not None:
+            ref, passed = found
+            for drop in wrappers.drops(ref):
+                if drop.is_kernel or passed.is_zero(drop.rate):
+                    continue
+                if drop.flag is None:
+                    if not claim.about[1]:
+                        reached.add(drop.place)
+                elif not passed.given(drop.flag.name, drop.flag.position):
+                    inside = claim.about[1]
+                    finding = _told(claim.finding, drop.flag, in_module=not inside)
+                    if inside:
+                        waiting.append((FunctionRef(path, inside), finding))
+                    else:
+                        yield finding
+    others = [path for path in project.files if path not in project.reported]
+    layers = Layers(project.resolver)
+    for place, finding in waiting:
+        if place in reached or is_reached(wrappers, layers, place, others):
+            yield finding
+
+
+def _told(finding: Finding, flag: Flag, *, in_module: bool) -> Finding:
+    """A claim about a call as the finding that it does not pass `flag`."""
+    fix = finding.fix
+    if fix is not None:
+        edits = tuple(replace(e, text=f", {flag.name}={flag.value}") for e in fix.edits)
+        fix = replace(fix, edits=edits)
+    cure = "" if in_module else "pass on the mode of the module that calls this"
+    message = _left_on(finding.message, flag.name, flag.value, cure)
+    return replace(finding, message=message, fix=fix)
+
+
+def _left_on(name: str, flag: str, value: str = "self.training", cure: str = "") -> str:
+    default = not value.startswith("not ")
+    return (
+        f"`{name}` drops with `{flag}={default}` unless told otherwise, so this call keeps "
+        f"dropping after `eval()`; {cure or f'pass `{flag}={value}`'}"
+    )
+
+
+def _unless_gated(source: Source, call: cst.Call) -> tuple[str, ...]:
+    """What to ask of a drop in a method that this file does not call: others may test the mode."""
+    method = source.method_of(call)
+    if method is None or method.name.value in ("forward", "__call__", "__init__"):
+        return ()
+    return () if source.callers(method) else ("unless", qualified(source, method))
+
+
+def _where_called(source: Source, call: cst.Call) -> tuple[str, ...]:
+    """What to ask of a drop in a function that no module of this file calls: others may."""
+    function = source.function_of(call)
+    if function is None or source.class_of(call) is not None:
+        return ()
+    outer = source.function_of(function) is None
+    return ("inside", function.name.value) if outer else ()
 
 
 def _defect(source: Source, drop: Drop) -> str:
@@ -357,11 +581,11 @@ def _defect(source: Source, drop: Drop) -> str:
     return ""
 
 
-def _is_guarded(source: Source, drop: Drop) -> bool:
+def _is_guarded(source: Source, call: cst.Call, rate: cst.BaseExpression | None) -> bool:
     modes = source.modes
-    if modes.guards(drop.call) or modes.decides(drop.rate):
+    if modes.guards(call) or modes.decides(rate):
         return True
-    return modes.on_purpose(drop.call) or modes.in_test(drop.call)
+    return modes.on_purpose(call) or modes.in_test(call)
 
 
 def _message(source: Source, drop: Drop, why: str) -> str:

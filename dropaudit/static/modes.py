@@ -11,6 +11,7 @@ import libcst as cst
 
 from dropaudit.static import expectations
 from dropaudit.static.names import Binding, Kind
+from dropaudit.static.purpose import MODE_WORD as MODE_WORD
 from dropaudit.static.purpose import PURPOSE, says_on_purpose, words
 from dropaudit.static.scalars import RATE
 from dropaudit.static.source import Source, is_name, self_attribute, statements
@@ -19,14 +20,6 @@ from dropaudit.static.walk import children, descend
 if TYPE_CHECKING:
     from dropaudit.static.facts import ClassFacts
 
-MODE_WORD = re.compile(
-    r"^_*(not_|model_|net_|module_|flag_|phase_|run_|global_)?(is|in|do|use|when|if|for|at|on|_)*_?"
-    r"(train|training|trainning|trainable_mode|eval|evaluate|evaluating|evaluation|infer|inference"
-    r"|inferring|test|testing|deterministic|predict|prediction|predicting|generate|generating"
-    r"|sampling|(?<=[a-z]_)val|validate|validating|validation)"
-    r"(_?(mode|flag|phase|time|step|stage|only|bool|state))?_*$",
-    re.IGNORECASE,
-)
 # Words that name the mode of a network only in some comparisons: `mode == "train"`.
 _WEAK_WORD = re.compile(
     r"^_*(run_?|cur_?|current_?)?(mode|phase|stage|split|state)_*$", re.IGNORECASE

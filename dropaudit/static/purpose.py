@@ -1,9 +1,18 @@
-"""Words by which code says that it drops on purpose in evaluation."""
+"""Words by which code names the mode, or says that it drops on purpose in evaluation."""
 
 from __future__ import annotations
 
 import re
 
+# The name of a flag for train or eval mode.
+MODE_WORD = re.compile(
+    r"^_*(not_|model_|net_|module_|flag_|phase_|run_|global_)?(is|in|do|use|when|if|for|at|on|_)*_?"
+    r"(train|training|trainning|trainable_mode|eval|evaluate|evaluating|evaluation|infer|inference"
+    r"|inferring|test|testing|deterministic|predict|prediction|predicting|generate|generating"
+    r"|sampling|(?<=[a-z]_)val|validate|validating|validation)"
+    r"(_?(mode|flag|phase|time|step|stage|only|bool|state))?_*$",
+    re.IGNORECASE,
+)
 # In the name of a class, function or option.
 PURPOSE = re.compile(
     r"pre_?-?net(?![a-z])|(^|[^a-z])mc([_ -]|$|[^a-z])|(^|_)MC(?=[A-Z_]|$)|mc_?drop"
