@@ -4,10 +4,11 @@ A model that is traced or exported while it is in training mode.
 ## What it does
 
 Reports `torch.jit.trace`, `torch.export.export`, `torch.onnx.dynamo_export` and
-`torch.onnx.export(..., dynamo=True)` of a model that the same function or script has built and
-never put in eval mode, where the model has dropout or batch normalization inside. Also reports a
-functional dropout with `training=self.training` in a class that `torch.fx.symbolic_trace`, or
-`to_hetero` of PyTorch Geometric, turns into a graph.
+`torch.onnx.export(..., dynamo=True)` of a model that has dropout or batch normalization inside and
+that nobody has put in eval mode on the way there from where it was built, in whatever files of the
+program. Also reports a functional dropout with `training=self.training` in a class that
+`torch.fx.symbolic_trace`, or `to_hetero` of PyTorch Geometric, turns into a graph; where the class
+is in another file, the call that makes the graph.
 
 ## Why is this bad
 
@@ -44,7 +45,8 @@ its purpose. A functional dropout in a graph has no fix.
 
 ## Not seen
 
-Models that come in as arguments or attributes, and models of libraries that are not known by name.
+Models that come from a call that cannot be followed, that some callers put in eval mode, and models
+of libraries that are not known by name.
 `torch.jit.script` keeps the switch, and `torch.onnx.export` without `dynamo=True` switches the
 model itself unless it is told otherwise: both are left alone.
 
@@ -58,13 +60,21 @@ model itself unless it is told otherwise: both are left alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.findings import Severity
-from dropaudit.static.exports import constant_modes, recorded
+from dropaudit.findings import Finding, Severity
+from dropaudit.static.exports import FOR_TRAINING, constant_modes, exported, graphed, recorded
 from dropaudit.static.modelayers import mode_layers
+from dropaudit.static.program.callers import calls_in
+from dropaudit.static.program.code import Attribute, Name, dotted
+from dropaudit.static.program.library import DROPS
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.resolve import ClassRef, External, FunctionRef
+from dropaudit.static.program.verdicts import exports, place, told
+from dropaudit.static.record import Claim
 from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
@@ -212,9 +222,83 @@ rule = Rule(
         Example(
             """
             import torch
+            from torch_geometric.nn import to_hetero
+            from torch.fx import symbolic_trace
+
+            from nets import Functional, Modular, Net, Wrapped, evaluate, fit
+
+            def convert(model, x):
+                return torch.jit.trace(model, x)  # DRP215
+
+            def convert_judged(model, x):
+                return torch.jit.trace(model, x)
+
+            def main(loader, x, metadata):
+                model = Net(0.1)
+                fit(model, loader)
+                convert(model, x)
+                torch.onnx.export(Wrapped(model), x, "net.onnx", dynamo=True)  # DRP215
+                evaluate(model, loader)
+                convert_judged(model, x)
+                torch.onnx.export(Wrapped(model), x, "net.onnx", dynamo=True)
+                to_hetero(Functional(0.1), metadata)  # DRP215
+                to_hetero(Modular(0.1), metadata)
+                return symbolic_trace(Functional(0.1).eval())
+            """,
+            others={
+                "nets.py": """
+                import torch.nn.functional as F
+                from torch import nn
+
+                class Net(nn.Module):
+                    def __init__(self, rate):
+                        super().__init__()
+                        self.drop = nn.Dropout(rate)
+
+                    def forward(self, x):
+                        return self.drop(x)
+
+                class Wrapped(nn.Module):
+                    def __init__(self, inner):
+                        super().__init__()
+                        self.inner = inner
+
+                    def forward(self, x):
+                        return self.inner(x)
+
+                class Functional(nn.Module):
+                    def __init__(self, rate):
+                        super().__init__()
+                        self.rate = rate
+
+                    def forward(self, x):
+                        return F.dropout(x, self.rate, training=self.training)
+
+                class Modular(nn.Module):
+                    def __init__(self, rate):
+                        super().__init__()
+                        self.drop = nn.Dropout(rate)
+
+                    def forward(self, x):
+                        return self.drop(x)
+
+                def fit(model, loader):
+                    model.train()
+                    for x in loader:
+                        model(x).sum().backward()
+
+                def evaluate(model, loader):
+                    model.eval()
+                    return [model(x) for x in loader]
+                """
+            },
+        ),
+        Example(
+            """
+            import torch
             from torch import nn
             from torchvision import models
-            from other import prepare
+            from other import finish
 
             class Net(nn.Module):
                 def __init__(self, rate=0.1):
@@ -271,7 +355,7 @@ rule = Rule(
 
             def prepared_elsewhere(x):
                 model = Net()
-                prepare(model)
+                finish(model)
                 return torch.jit.trace(model, x)
 
             def given(model, x):
@@ -311,11 +395,21 @@ rule = Rule(
 @rule.in_source(cst.Call)
 def traced_while_training(call: cst.Call, source: Source) -> Iterator[Report]:
     """The model is built in this function or script, and nothing on the way puts it in eval."""
-    model = recorded(source, call)
-    if model is None or source.modes.in_test(call):
+    whole = exported(source, call)
+    if whole is None or source.modes.in_test(call):
         return
-    inside = mode_layers(source, model.built)
-    if inside:
+    model = recorded(source, call)
+    inside = "" if model is None else mode_layers(source, model.built)
+    if model is None or not inside:
+        shown = f"`{source.text(whole)}`" if isinstance(whole, cst.Name) else "the model"
+        yield Report(
+            call,
+            f"{shown} is in training mode when `{source.name_of(call.func)}` records it",
+            _eval_before(call, whole.value if isinstance(whole, cst.Name) else "", source),
+            title="Put the model in eval mode",
+            about=("exported",),
+        )
+    else:
         shown = f"`{model.name}`" if model.name else "the model"
         yield Report(
             call,
@@ -337,6 +431,56 @@ def mode_read_by_a_graph(call: cst.Call, source: Source) -> Iterator[Report]:
                 f"`{name}` turns `{owner}` into a graph in which `self.training` is a constant: "
                 "this dropout stays on in evaluation",
             )
+
+
+@rule.in_source(cst.Call)
+def mode_of_others_read_by_a_graph(call: cst.Call, source: Source) -> Iterator[Report]:
+    """As above, for classes of other files: the call is reported."""
+    name = source.name_of(call.func).rpartition(".")[2]
+    for model in graphed(source, call):
+        if not source.modes.in_test(call):
+            shown = model.rpartition(".")[2]
+            yield Report(
+                call,
+                f"`{name}` turns `{shown}` into a graph in which `self.training` is a constant: "
+                "its functional dropout stays on in evaluation",
+                about=("graph", model),
+            )
+
+
+@rule.in_project
+def exported_while_training(project: Project) -> Iterator[Finding]:
+    """Exports that a model reaches in training mode, whoever built it."""
+    claims = project.claims(rule.code)
+    asked = {one.finding.where: one.finding for one in claims if one.about == ("exported",)}
+    for export in exports(project.sightings) if asked else ():
+        finding = asked.get(place(export.at))
+        if finding is None or any(FOR_TRAINING.search(s.function) for s in export.way.steps):
+            continue
+        way = told(export.way)
+        message = f"{finding.message}{way}, with {export.layer} on: that is baked into the graph"
+        yield replace(finding, message=message)
+    for claim in claims:
+        if claim.about[0] == "graph" and _hands_mode_on(project, claim):
+            yield claim.finding
+
+
+def _hands_mode_on(project: Project, claim: Claim) -> bool:
+    """Whether a method of the class hands `self.training` to a functional dropout."""
+    resolver = project.resolver
+    cls = resolver.imported(claim.finding.where.path, claim.about[1])
+    if not isinstance(cls, ClassRef):
+        return False
+    for method in resolver.class_facts(cls).methods:
+        ref = FunctionRef(cls.path, f"{cls.qualified}.{method}")
+        for call in calls_in(resolver.function_facts(ref).body):
+            symbol = resolver.resolve(cls.path, dotted(call.function))
+            if isinstance(symbol, External) and DROPS.search(symbol.dotted):
+                flags = [a.value for a in call.arguments if a.name == "training"]
+                flags += [a.value for a in call.arguments[2:3] if not a.name]
+                if flags and flags[0] == Attribute(Name("self"), "training"):
+                    return True
+    return False
 
 
 def _eval_before(call: cst.Call, name: str, source: Source) -> tuple[Change, ...]:

@@ -22,7 +22,7 @@ _TRACES = {
     "torch.onnx.dynamo_export": "model",
 }
 _GRAPHS = re.compile(r"^torch\.fx\.symbolic_trace$|^torch_geometric\..*\bto_hetero(_with_bases)?$")
-_FOR_TRAINING = re.compile(
+FOR_TRAINING = re.compile(
     r"train(ing|able)?_?(graph|trace|traced|export|jit|step)|(export|trace|jit|graph)\w*train|qat"
     r"|quanti|benchmark|profile|flops|visuali|tensorboard",
     re.IGNORECASE,
@@ -44,11 +44,7 @@ def recorded(source: Source, call: cst.Call) -> Recorded | None:
 
     It has to be built in the same function or script.
     """
-    name = source.name_of(call.func)
-    if name not in _TRACES or _is_meant(call, name, source):
-        return None
-    given = source.argument(call, _TRACES[name], 0)
-    value: cst.CSTNode | None = None if given is None else given.value
+    value: cst.CSTNode | None = exported(source, call)
     variable = ""
     if isinstance(value, cst.Name):
         if mode_at(source, value, call) not in (Mode.FRESH, Mode.TRAIN):
@@ -57,6 +53,29 @@ def recorded(source: Source, call: cst.Call) -> Recorded | None:
     if not isinstance(value, cst.Call) or _is_switched(value) or _is_loaded(source, value):
         return None
     return Recorded(value, variable)
+
+
+def exported(source: Source, call: cst.Call) -> cst.BaseExpression | None:
+    """What `call` traces or exports, where it should be in eval mode."""
+    name = source.name_of(call.func)
+    if name not in _TRACES or _is_meant(call, name, source):
+        return None
+    given = source.argument(call, _TRACES[name], 0)
+    return None if given is None else given.value
+
+
+def graphed(source: Source, call: cst.Call) -> Iterator[str]:
+    """The names of what other files define and `call` turns into a graph of torch.fx."""
+    if not _GRAPHS.search(source.name_of(call.func)) or not call.args:
+        return
+    model = call.args[0].value
+    if isinstance(model, cst.Name) and mode_at(source, model, call) is Mode.EVAL:
+        return
+    for built in origins(source, model):
+        if isinstance(built, cst.Call) and not _is_switched(built):
+            name = source.name_of(built.func)
+            if name and source.definition(built.func) is None:
+                yield name
 
 
 def constant_modes(source: Source, call: cst.Call) -> Iterator[tuple[str, cst.Call]]:
@@ -90,10 +109,10 @@ def _is_meant(call: cst.Call, name: str, source: Source) -> bool:
     if source.argument(call, "training") is not None:
         return True
     for node in (source.statement_of(call), source.function_of(call)):
-        if isinstance(node, cst.FunctionDef) and _FOR_TRAINING.search(node.name.value):
+        if isinstance(node, cst.FunctionDef) and FOR_TRAINING.search(node.name.value):
             return True
         if isinstance(node, cst.Assign) and any(
-            _FOR_TRAINING.search(source.text(t.target)) for t in node.targets
+            FOR_TRAINING.search(source.text(t.target)) for t in node.targets
         ):
             return True
     return any(_OTHER_FLOW.search(called) for called in source.calls_by_name)

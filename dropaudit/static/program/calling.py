@@ -622,6 +622,8 @@ class Calling:
         if last in library.STEPS:
             self._events.step(ctx, state, node.where, name)
             return self._closure(ctx, state, node, given)
+        if name in library.EXPORTS:
+            self._export(ctx, state, node, name, given)
         if name == "getattr" and len(given) >= 2:
             return [(state, self._getattr(state, given))]
         if name.endswith("set_grad_enabled") and given:
@@ -636,6 +638,15 @@ class Calling:
             return [(state, values)]
         self._escape(state, given, name)
         return [(state, UNKNOWN)]
+
+    def _export(self, ctx: Context, state: State, node: Call, name: str, given: Arguments) -> None:
+        """A model is recorded as a graph, by itself or by one of its methods."""
+        words = ("", library.EXPORTS[name])
+        values = next((v for n, v in given if n in words), UNKNOWN)
+        bound = (v.owner for v in values if isinstance(v, Function) and v.owner is not None)
+        things = [*(v for v in values if isinstance(v, Object)), *bound]
+        if things and len(things) == len(values):
+            self._events.export(ctx, state, things, node.where)
 
     def _getattr(self, state: State, given: Arguments) -> Values:
         owner, name = given[0][1], given[1][1]

@@ -10,7 +10,7 @@ from dropaudit.static.program.code import Argument, Call, Constant, Span
 from dropaudit.static.program.frames import Context
 from dropaudit.static.program.heap import LOADED, Heap
 from dropaudit.static.program.resolve import ClassRef
-from dropaudit.static.program.sightings import Sightings, Training, Verdict, Visit
+from dropaudit.static.program.sightings import Export, Sightings, Training, Verdict, Visit
 from dropaudit.static.program.values import Event, Mode, Object, State
 
 _LONGEST = 40  # lines of a report
@@ -62,14 +62,16 @@ class Events:
         origin = self._heap.origins[thing.number]
         at = Event(ctx.frame.path, node.where, ctx.frame.qualified)
         start = self._start(ctx, at)
-        layer, _ = self._heap.layer(thing)
+        layer, whole = self._heap.layer(thing)
+        # of a model that cannot be looked into, its author says by `train()` that the mode matters
+        told = mode.switch is not None and not whole and not isinstance(origin.symbol, ClassRef)
         inside = start.path == at.path and start.function == at.function
         written = self._written[ctx.frame.number, thing.number] if inside else ""
         verdict: Verdict = "open"
         if ctx.hidden or mode.kind in ("eval", "unknown"):
             verdict = "right"
         elif mode.kind == "train" and (mode.trained or mode.loaded):
-            verdict = "wrong" if layer or origin.symbol == LOADED else "open"
+            verdict = "wrong" if layer or told or origin.symbol == LOADED else "open"
         mate = None
         for number in sorted(mode.mates):
             other = state.modes.get(number)
@@ -90,6 +92,25 @@ class Events:
         first = step.where
         span = Span(first.line, first.column, call.end_line, call.end_column)
         return Event(step.path, span, step.function)
+
+    # -- export ----------------------------------------------------------------------------
+
+    def export(self, ctx: Context, state: State, things: list[Object], where: Span) -> None:
+        """A model, one of `things`, was recorded as a graph."""
+        at = Event(ctx.frame.path, where, ctx.frame.qualified)
+        for thing in things:
+            parts = [thing, *self._heap.parts(thing)]
+            modes = [self._heap.mode(state, part.number) for part in parts]
+            kinds = {"given" if mode is None else mode.kind for mode in modes[:1]}
+            kinds |= {mode.kind for mode in modes if mode is not None}
+            layer, _ = self._heap.layer(thing)
+            verdict: Verdict = "open"
+            if ctx.hidden or kinds & {"eval", "unknown"}:
+                verdict = "right"
+            elif kinds == {"train"} and layer and not _is_meant(ctx, modes[0]):
+                verdict = "wrong"
+            origin = self._heap.origins[thing.number]
+            self._seen.exports.setdefault(Export(at, origin, verdict, layer, ctx.way))
 
     # -- backward --------------------------------------------------------------------------
 
@@ -141,6 +162,13 @@ def _is_used(ctx: Context) -> bool:
     return bool(library.SCRIPT_EVALUATES.search(stem)) and not library.TEST_FILE.search(
         ctx.frame.path
     )
+
+
+def _is_meant(ctx: Context, mode: Mode | None) -> bool:
+    """Whether `train()` is said right beside an export, and not in order to train."""
+    switch = None if mode is None or mode.trained else mode.switch
+    here = ctx.frame.path, ctx.frame.qualified
+    return switch is not None and (switch.path, switch.function) == here
 
 
 def _is_undone(ctx: Context, mode: Mode) -> bool:

@@ -241,6 +241,17 @@ class Heap:
             matches_any(name, self._options.framework_bases) for name in names
         )
 
+    def parts(self, thing: Object) -> list[Object]:
+        """What was passed to the constructor of a thing, and to theirs."""
+        found: dict[Object, None] = {}
+        stack = [thing]
+        while stack:
+            for each in self.origins[stack.pop().number].holds:
+                if each not in found:
+                    found[each] = None
+                    stack.append(each)
+        return list(found)
+
     def layer(self, thing: Object) -> tuple[str, bool]:
         """The layer inside a model that acts by mode, and whether all of it could be seen."""
         whole = True

@@ -127,6 +127,14 @@ NOT_FORWARD = re.compile(
 LAST_BATCH = re.compile(
     r"len\([^)]*\)\s*-\s*1|==\s*len\(|(^|_)last(_|$)|is_last|end_of_epoch|epoch_end"
 )
+# calls that record a model as a graph, and the names under which it may be passed
+EXPORTS = {
+    "torch.jit.trace": "func",
+    "torch.jit.trace_module": "mod",
+    "torch.export.export": "mod",
+    "torch.onnx.export": "model",
+    "torch.onnx.dynamo_export": "model",
+}
 EXITS = frozenset(["sys.exit", "exit", "quit", "os._exit", "os.abort"])
 TEST_FILE = re.compile(
     r"(^|/)(tests?|testing|unittests?)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.py$"

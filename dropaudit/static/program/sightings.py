@@ -57,21 +57,36 @@ class Training:
     top: Top | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A model was recorded as a graph; the verdict as that of a visit."""
+
+    at: Event
+    model: Origin
+    verdict: Verdict
+    layer: str
+    way: Way
+
+
 @dataclass(slots=True)
 class Sightings:
     """Everything that was seen, in the order in which it was seen; repeats are dropped."""
 
     visits: dict[Visit, None] = field(default_factory=dict)
     trainings: dict[Training, None] = field(default_factory=dict)
+    exports: dict[Export, None] = field(default_factory=dict)
     stored: dict[str, str] = field(default_factory=dict)  # folder to layer in models stored whole
     given_up: dict[str, None] = field(default_factory=dict)  # entries that were too long
 
-    def mark(self) -> tuple[int, int]:
+    def mark(self) -> tuple[int, int, int]:
         """How much was seen so far."""
-        return len(self.visits), len(self.trainings)
+        return len(self.visits), len(self.trainings), len(self.exports)
 
-    def keep_doubts(self, mark: tuple[int, int]) -> None:
+    def keep_doubts(self, mark: tuple[int, int, int]) -> None:
         """Of what was seen since `mark`, on a way without an end, keep what speaks for the code."""
+        for export in list(self.exports)[mark[2] :]:
+            if export.verdict != "right":
+                del self.exports[export]
         visits, trainings = list(self.visits), list(self.trainings)
         for visit in visits[mark[0] :]:
             if visit.verdict != "right":

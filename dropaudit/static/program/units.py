@@ -39,6 +39,7 @@ _SWITCHES = frozenset(("train", "eval"))
 _MATTERS = frozenset(
     [
         *("train", "eval", "no_grad", "inference_mode", "set_grad_enabled", "load_state_dict"),
+        *("trace", "trace_module", "export", "dynamo_export"),
         *BACKWARD,
     ]
 )

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dropaudit.findings import Location
+from dropaudit.static.program.heap import LOADED
 from dropaudit.static.program.resolve import ClassRef, External
-from dropaudit.static.program.sightings import Sightings, Training, Visit, Way
+from dropaudit.static.program.sightings import Export, Sightings, Training, Visit, Way
 from dropaudit.static.program.values import Event, Origin
 
 
@@ -29,7 +30,7 @@ def evaluations(seen: Sightings) -> Iterator[Evaluation]:
     by_function: dict[tuple[str, str, int], list[Visit]] = {}
     for start, visits in by_start.items():
         wrong = _wrong(start, visits)
-        if wrong is not None and not wrong.layer:  # a model stored whole by another script
+        if wrong is not None and wrong.model.symbol == LOADED:  # stored whole by another script
             layer = seen.stored.get(posixpath.dirname(start.path), "")
             wrong = replace(wrong, layer=layer) if layer else None
         if wrong is not None:
@@ -52,6 +53,16 @@ def _wrong(start: Event, visits: list[Visit]) -> Visit | None:
     ways = {visit.way for visit in right}
     found = (v for v in visits if v.verdict == "wrong" and v.way not in ways)
     return next(found, None)
+
+
+def exports(seen: Sightings) -> Iterator[Export]:
+    """Exports reached in training mode, at calls where no other way comes with eval mode."""
+    right = {export.at for export in seen.exports if export.verdict == "right"}
+    told: set[Event] = set()
+    for export in seen.exports:
+        if export.verdict == "wrong" and export.at not in right | told:
+            told.add(export.at)
+            yield export
 
 
 def neglected(seen: Sightings) -> Iterator[Training]:
@@ -82,6 +93,11 @@ def called(model: Origin) -> str:
         case ClassRef(_, name) | External(name):
             return name.rpartition(".")[2]
     return model.name or "the model"
+
+
+def acting(layer: str) -> str:
+    """What is on in training mode, for a message."""
+    return f", with {layer} on" if layer else ""
 
 
 def told(way: Way) -> str:
