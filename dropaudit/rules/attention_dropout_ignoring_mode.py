@@ -367,10 +367,10 @@ def wrapper_with_rate(project: Project) -> Iterator[Finding]:
             continue
         ref, passed = found
         drops = wrappers.drops(ref)
-        if any(drop.flag is not None and not drop.is_kernel for drop in drops):
+        if any(drop.flag is not None and drop.kind == "dropout" for drop in drops):
             continue  # its mode is what is missing
         for drop in drops:
-            if not drop.is_kernel or (here and drop.flag is None and drop.place == ref):
+            if drop.kind != "kernel" or (here and drop.flag is None and drop.place == ref):
                 continue
             if drop.flag is not None and passed.given(drop.flag.name, drop.flag.position):
                 continue

@@ -4,7 +4,7 @@ Modules with dropout in a plain list, tuple or dict of `self`, where `eval()` ca
 ## What it does
 
 Reports an attribute of a Module that holds a plain container of modules in which dropout is
-applied, when nothing registers them.
+applied, when nothing registers them. The modules may be of classes that other files define.
 
 ## Why is this bad
 
@@ -37,7 +37,8 @@ is unsafe because the modules then appear in `parameters()` and `state_dict()`.
 
 ## Not seen
 
-Blocks from another file, unless their name says dropout.
+Blocks whose class is not among the files at hand, unless their name says dropout; containers that
+a function returns.
 
 ## References
 
@@ -51,17 +52,36 @@ from collections.abc import Iterator
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Finding
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.modes import mode_code
 from dropaudit.runtime.trace import Trace
-from dropaudit.static.containers import Container, containers, holds_dropout, is_registered
+from dropaudit.static.containers import (
+    Container,
+    containers,
+    foreign_items,
+    holds_dropout,
+    is_registered,
+)
+from dropaudit.static.names import dotted_text
+from dropaudit.static.outgoing import built_class, qualified
+from dropaudit.static.prefilter import may_report
+from dropaudit.static.program.answering import holds_dropout as holds_dropout_inside
+from dropaudit.static.program.answering import is_module
+from dropaudit.static.program.layers import Layers
+from dropaudit.static.program.project import Project
 from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
     "DRP204",
     "dropout-outside-module-tree",
     __doc__,
-    triggers=(r"(?i:drop)",),
+    triggers=(
+        r"(?i:drop)",
+        # blocks of other files, in a class of this one
+        r"(?s:\A(?=.*?\bModule\b).*?"
+        r"(=\s*(list|tuple|dict)?[\[({][^\]]{0,100}?|append\(\s*[\w.]*)\b[A-Z]\w*\s*\()",
+    ),
     examples=(
         Example(
             """
@@ -301,18 +321,46 @@ def plain_container_of_dropouts(node: cst.ClassDef, source: Source) -> Iterator[
     if not facts.is_module:
         return
     for container in containers(facts, source):
-        what = holds_dropout(container, source)
-        if not what or is_registered(container, facts, source):
+        for what, about in _dropouts(container, source):
+            if is_registered(container, facts, source):
+                break
+            if source.modes.in_test(node) or source.modes.on_purpose(container.node):
+                break
+            yield Report(
+                container.node,
+                f"`self.{container.name}` is a plain {container.kind}, so `eval()` never reaches "
+                f"the dropout in its `{what}`: it stays on in every prediction",
+                _wrapped(container, source),
+                title="Register the modules",
+                about=(qualified(source, node), *about) if about else (),
+            )
+
+
+@rule.in_project
+def plain_container_of_blocks(project: Project) -> Iterator[Finding]:
+    """Containers whose items are of classes with dropout inside that other files define."""
+    layers = Layers(project.resolver, only_drops=True)
+    seen = set()
+    for claim in project.claims(rule.code):
+        where = claim.finding.where
+        holder, *about = claim.about
+        if where in seen or not is_module(layers, project.resolver, where.path, holder):
             continue
-        if source.modes.in_test(node) or source.modes.on_purpose(container.node):
-            continue
-        yield Report(
-            container.node,
-            f"`self.{container.name}` is a plain {container.kind}, so `eval()` never reaches the "
-            f"dropout in its `{what}`: it stays on in every prediction",
-            _wrapped(container, source),
-            title="Register the modules",
-        )
+        if holds_dropout_inside(layers, project.resolver, where.path, about):
+            seen.add(where)
+            yield claim.finding
+
+
+def _dropouts(container: Container, source: Source) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The item with dropout inside; else those of other files, with what to ask of each."""
+    what = holds_dropout(container, source)
+    if what:
+        yield what, ()
+        return
+    for call in foreign_items(container, source):
+        about = built_class(source, call)
+        if about and may_report(rule, source.module.bytes):
+            yield dotted_text(call.func), about
 
 
 def _wrapped(container: Container, source: Source) -> tuple[Change, ...]:

@@ -515,7 +515,7 @@ def wrapper_left_on(project: Project) -> Iterator[Finding]:
         elif (found := called(wrappers, path, claim.about[2:])) is not None:
             ref, passed = found
             for drop in wrappers.drops(ref):
-                if drop.is_kernel or passed.is_zero(drop.rate):
+                if drop.kind != "dropout" or passed.is_zero(drop.rate):
                     continue
                 if drop.flag is None:
                     if not claim.about[1]:

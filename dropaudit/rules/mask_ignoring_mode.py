@@ -3,7 +3,8 @@
 ## What it does
 Finds random masks over activations in the forward of a Module, and calls of helpers that draw
 them, that no test of the mode reaches: not in the function, not around the call, and not in the
-callers that the file shows. Random subsets of edges or layers count where they are dropped.
+callers that the file shows. Such a helper may stand in another file. Random subsets of edges or
+layers count where they are dropped.
 
 ## Why is this bad
 `model.eval()` switches off `nn.Dropout`; it cannot switch off a mask that the code draws itself.
@@ -34,31 +35,44 @@ The fix returns early in evaluation, or hands `self.training` to a helper that t
 changes what evaluation computes, on purpose, so it is unsafe.
 
 ## Not seen
-Helpers and modules whose callers are in another file are taken to be gated there, unless the mask
-stands in a forward. Classes named for Monte-Carlo dropout and the like drop on purpose; add others
+Modules whose callers are in another file are taken to be gated there, unless the mask stands in a
+forward. Classes named for Monte-Carlo dropout and the like drop on purpose; add others
 to `always-on`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
+from dropaudit.findings import Finding
 from dropaudit.rules.unscaled_mask import DRAWS
 from dropaudit.runtime.evidence import evidence
 from dropaudit.runtime.modes import eval_counts, eval_figures, mode_code
 from dropaudit.runtime.trace import Trace
-from dropaudit.static.maskmodes import masks_in_every_mode
+from dropaudit.static.maskmodes import (
+    calls_in_every_mode,
+    dropping_helpers,
+    masks_in_every_mode,
+)
 from dropaudit.static.maskrepairs import gated
-from dropaudit.static.source import Report, Source
+from dropaudit.static.names import dotted_text
+from dropaudit.static.outgoing import outgoing_call, qualified
+from dropaudit.static.program.answering import called
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.resolve import FunctionRef
+from dropaudit.static.program.wrappers import Flag, Wrappers
+from dropaudit.static.reach import self_in_scope
+from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
     "DRP216",
     "mask-ignoring-mode",
     __doc__,
-    triggers=DRAWS,
+    triggers=(*DRAWS, "(?i:drop)"),  # the second for calls of what another file defines
     examples=(
         Example(
             """
@@ -211,6 +225,61 @@ rule = Rule(
         ),
         Example(
             """
+            from torch import nn
+            from .layers import drop_path, scaled_dropout
+
+            class Block(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+
+                def forward(self, x):
+                    x = x + drop_path(x * 2, self.rate)  # DRP216
+                    x = scaled_dropout(x, self.rate)  # DRP216
+                    x = scaled_dropout(x * 2, self.rate, self.training)
+                    x = drop_path(x * 2, self.rate if self.training else 0.0)
+                    if self.training:
+                        x = drop_path(x * 2, self.rate)
+                    return drop_path(x * 2)
+            """,
+            fixed="""
+            from torch import nn
+            from .layers import drop_path, scaled_dropout
+
+            class Block(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.rate = rate
+
+                def forward(self, x):
+                    x = x + drop_path(x * 2, self.rate)
+                    x = scaled_dropout(x, self.rate, training=self.training)
+                    x = scaled_dropout(x * 2, self.rate, self.training)
+                    x = drop_path(x * 2, self.rate if self.training else 0.0)
+                    if self.training:
+                        x = drop_path(x * 2, self.rate)
+                    return drop_path(x * 2)
+            """,
+            others={
+                "layers.py": """
+                import torch
+
+                def drop_path(x, drop_prob=0.0):
+                    if drop_prob > 0.0:
+                        keep_prob = 1.0 - drop_prob
+                        mask = x.new_empty(x.size(0), 1, 1, 1).bernoulli_(keep_prob)
+                        x = x / keep_prob * mask
+                    return x
+
+                def scaled_dropout(x, p, training=True):
+                    if not training:
+                        return x
+                    return x * torch.bernoulli(torch.full_like(x, 1 - p)) / (1 - p)
+                """
+            },
+        ),
+        Example(
+            """
             import torch
             import torch.nn as nn
 
@@ -241,6 +310,66 @@ def check(module: cst.Module, source: Source) -> Iterator[Report]:
             gated(source, node, use),
             title="Drop in training only",
         )
+
+
+@rule.in_source(cst.Module)
+def helpers_for_others(module: cst.Module, source: Source) -> Iterator[Report]:
+    """The functions with a mask of their own: modules of other files may call them."""
+    for function, _ in dropping_helpers(source):
+        about = ("helper", qualified(source, function))
+        yield Report(function, function.name.value, about=about)
+
+
+@rule.in_source(cst.Call)
+def call_for_others(call: cst.Call, source: Source) -> Iterator[Report]:
+    """A call of a function that another file may define, in a forward and in every mode."""
+    about = outgoing_call(source, call)
+    if not about or source.definition(call.func) is not None or not call.args:
+        return
+    if "drop" not in f"{source.text(call)} {source.name_of(call.func)}".lower():
+        return
+    if calls_in_every_mode(source, call):
+        change = Change(call.args[-1].value, "after", ", training=self.training")
+        yield Report(
+            call,
+            f"`{dotted_text(call.func)}` drops in every mode: eval() cannot switch it off",
+            (change,) if self_in_scope(source, call) else (),
+            title="Drop in training only",
+            about=("call", *about),
+        )
+
+
+@rule.in_project
+def helper_in_every_mode(project: Project) -> Iterator[Finding]:
+    """Calls of functions with masks of their own in other files, without a word of the mode."""
+    wrappers = Wrappers(project.resolver)
+    helpers, calls = set(), []
+    for claim in project.claims(rule.code):
+        if claim.about[0] == "helper":
+            helpers.add(FunctionRef(claim.finding.where.path, claim.about[1]))
+        else:
+            calls.append(claim)
+    for claim in calls:
+        found = called(wrappers, claim.finding.where.path, claim.about[1:])
+        if found is None:
+            continue
+        ref, passed = found
+        for drop in wrappers.drops(ref):
+            if drop.place.path in project.reported and drop.place not in helpers:
+                continue
+            if drop.kind != "mask" or passed.is_zero(drop.rate):
+                continue
+            if drop.flag is None or not passed.given(drop.flag.name, drop.flag.position):
+                yield _told(claim.finding, drop.flag)
+                break
+
+
+def _told(finding: Finding, flag: Flag | None) -> Finding:
+    """The finding with a fix that hands over the flag; without any where there is none."""
+    if finding.fix is None or flag is None:
+        return replace(finding, fix=None)
+    edits = tuple(replace(e, text=f", {flag.name}={flag.value}") for e in finding.fix.edits)
+    return replace(finding, fix=replace(finding.fix, edits=edits))
 
 
 @rule.in_trace

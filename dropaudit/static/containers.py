@@ -90,6 +90,16 @@ def holds_dropout(container: Container, source: Source) -> str:
     return ""
 
 
+def foreign_items(container: Container, source: Source) -> Iterator[cst.Call]:
+    """The calls that build items of classes which this file does not define."""
+    for item in container.items:
+        for value in _values(item, source):
+            if not isinstance(value, cst.Call) or _is_pinned(value):
+                continue
+            if not source.name_of(value.func).startswith("torch."):
+                yield value
+
+
 def is_registered(container: Container, facts: ClassFacts, source: Source) -> bool:
     """Whether something makes the items children of the module, or switches them with it."""
     for value in facts.values(container.name):

@@ -135,9 +135,25 @@ def _reached(source: Source, call: cst.Call, facts: ClassFacts) -> bool:
 
 
 def _through_helpers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
-    """Calls in a Module's forward of a function that drops, without any mode.
+    """Calls in a Module's forward of a function that drops, without any mode."""
+    for function, mode in dropping_helpers(source):
+        for call in source.callers(function):
+            if source.definition(call.func) is not function:
+                continue
+            target = callee(source, call)
+            told = mode is not None and (target is None or mode[0] in target.given)
+            if told or source.modes.call_guarded(call):
+                continue
+            if calls_in_every_mode(source, call):
+                yield call, f"`{function.name.value}` drops"
 
-    A method hears of `self.training`; it counts where it takes a mode that is on by default.
+
+def dropping_helpers(
+    source: Source,
+) -> Iterator[tuple[cst.FunctionDef, tuple[str, int] | None]]:
+    """The functions that drop with a mask of their own, and the mode that is on by default.
+
+    A method hears of `self.training`; it counts where it takes such a mode.
     """
     for masks in source.masks.functions:
         function = masks.function
@@ -151,11 +167,8 @@ def _through_helpers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
         ):
             continue
         mode = mode_parameter(function)
-        if mode is None and _hears_of_mode(source, masks):
-            continue
-        for call in source.callers(function):
-            if _called_in_every_mode(source, function, call, mode):
-                yield call, f"`{function.name.value}` drops"
+        if mode is not None or not _hears_of_mode(source, masks):
+            yield function, mode
 
 
 def _skipped_layers(source: Source) -> Iterator[tuple[cst.CSTNode, str]]:
@@ -206,18 +219,12 @@ def _is_random(source: Source, test: cst.CSTNode) -> bool:
     )
 
 
-def _called_in_every_mode(
-    source: Source, function: cst.FunctionDef, call: cst.Call, mode: tuple[str, int] | None
-) -> bool:
+def calls_in_every_mode(source: Source, call: cst.Call) -> bool:
+    """Whether a Module's forward makes `call`, which no mode guards, whatever the mode is."""
     facts, around = source.class_of(call), source.function_of(call)
-    if facts is None or not facts.is_module or around is None:
+    if facts is None or not facts.is_module or around is None or source.has_star(call):
         return False
-    if source.definition(call.func) is not function or source.has_star(call):
-        return False
-    target = callee(source, call)
-    if mode is not None and (target is None or mode[0] in target.given):
-        return False
-    if source.modes.call_guarded(call) or source.modes.on_purpose(call) or in_test(source, call):
+    if source.modes.on_purpose(call) or in_test(source, call):
         return False
     if _has_mode_parameter(around) or _switches(facts) or OTHER_PURPOSE.search(around.name.value):
         return False

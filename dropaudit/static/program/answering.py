@@ -73,7 +73,8 @@ def is_reached(wrappers: Wrappers, layers: Layers, ref: FunctionRef, paths: Iter
                 if any(names_mode(one.value) for one in call.arguments):
                     continue
                 passed = passed.after(found[1])
-                if any(d.flag is None and not passed.is_zero(d.rate) for d in wrappers.drops(ref)):
+                open_ = (d for d in wrappers.drops(ref) if d.kind == "dropout" and d.flag is None)
+                if any(not passed.is_zero(drop.rate) for drop in open_):
                     return True
     return False
 

@@ -7,9 +7,11 @@ rate. Both may stand in another file than the calls, and one may call the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 from dropaudit.static.program.code import (
     Argument,
@@ -46,6 +48,11 @@ _KERNELS: dict[str, int] = {
     **dict.fromkeys(("flash_attn_varlen_kvpacked_func", "flash_attn_unpadded_kvpacked_func"), 6),
 }
 _DEPTH = 4
+Kind: TypeAlias = Literal["dropout", "kernel", "mask"]
+
+_DRAWS = frozenset(("bernoulli_", "bernoulli", "rand", "rand_like", "uniform_"))
+_DROPS_BY_NAME = re.compile(r"drop|stochastic_?depth", re.IGNORECASE)
+_RATE_NAME = re.compile(r"drop|rate|prob|^p$")
 _PARTIAL = ("functools.partial", "partial")
 
 
@@ -74,13 +81,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Drop:
-    """One way in which a function drops.
+    """One way in which a function drops: by torch's dropout, a kernel, or a mask of its own.
 
     `place` is the function in which torch is called, or a wrapper with its mode left on. With a
     `flag` the caller can tell the mode.
     """
 
-    is_kernel: bool
+    kind: Kind
     place: FunctionRef
     rate: Rate
     flag: Flag | None = None
@@ -135,6 +142,7 @@ class Wrappers:
         every = [function for facts in files for function in facts.functions]
         for facts in files:
             found.update(one.name for one in facts.imports if _last(one.dotted) in found)
+        found.update(one.name for one in every if draws(one))
         for _ in range(_DEPTH):
             more = {f.name for f in every if f.calls & found} - {"forward", "__init__", ""}
             if more <= found:
@@ -199,7 +207,7 @@ class _Reading:
         self._ref = ref
         self._facts = facts
         self._depth = depth
-        self._body = list(gated(facts.body)) if facts.calls & wrappers.names else []
+        self._body = list(gated(facts.body)) if draws(facts) or facts.calls & wrappers.names else []
         skip = 1 if facts.is_method and "staticmethod" not in facts.decorators else 0
         own = [p for p in facts.parameters if not p.name.startswith("*")]
         self._positions = {
@@ -219,6 +227,10 @@ class _Reading:
 
     def _called(self, call: Call) -> Iterator[Drop]:
         name = dotted(call.function)
+        match call.function:
+            case Name(name=last) | Attribute(name=last) if last in _DRAWS and draws(self._facts):
+                yield Drop("mask", self._ref, self._mask_rate())
+                return
         if not name or name.split(".")[0] in self._facts.assigned or name in self._parameters:
             return
         symbol = self._symbol(name)
@@ -231,6 +243,12 @@ class _Reading:
                 found = self._wrappers.target(symbol)
                 if found is not None and found[0] != self._ref:
                     yield from self._wrapped(call, *found)
+
+    def _mask_rate(self) -> Rate:
+        for one in self._parameters.values():
+            if _RATE_NAME.search(one.name):
+                return self._rate_of(one)
+        return Rate()
 
     def _symbol(self, name: str) -> Symbol | None:
         resolver, path = self._wrappers.resolver, self._ref.path
@@ -259,7 +277,7 @@ class _Reading:
             given = plain[at]
         if given is None and is_kernel:
             return
-        drop: Drop | None = Drop(is_kernel, self._ref, Rate())
+        drop: Drop | None = Drop("kernel" if is_kernel else "dropout", self._ref, Rate())
         training = arguments.get("training", arguments.get("train"))
         if training is None and not is_kernel and len(plain) > 2:
             training = plain[2]
@@ -362,9 +380,12 @@ class _Reading:
                     found = self._valued(found, one.node.value, one.tests, within | {name})
         if found is None or parameter is None:
             return found
+        return replace(found, rate=self._rate_of(parameter))
+
+    def _rate_of(self, parameter: Parameter) -> Rate:
         default = parameter.default
         zero = isinstance(default, Constant) and not default.value
-        return replace(found, rate=Rate(name, self._positions[name], zero))
+        return Rate(parameter.name, self._positions[parameter.name], zero)
 
     def _valued(
         self, drop: Drop, value: Expression, tests: Tests, within: frozenset[str]
@@ -410,6 +431,11 @@ def _argument(call: Call, name: str, position: int) -> Expression | None:
             return one.value
     plain = [one.value for one in call.arguments if not one.name]
     return plain[position] if 0 <= position < len(plain) else None
+
+
+def draws(facts: FunctionFacts) -> bool:
+    """Whether a function that is named after dropout draws at random."""
+    return bool(_DROPS_BY_NAME.search(facts.name) and facts.calls & _DRAWS)
 
 
 def _last(dotted: str) -> str:
