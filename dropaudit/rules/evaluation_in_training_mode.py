@@ -62,7 +62,7 @@ from dropaudit.findings import Finding, Fix, Severity
 from dropaudit.runtime.trace import Evaluation, Trace
 from dropaudit.static.program.project import Project
 from dropaudit.static.program.verdicts import Evaluation as Evaluated
-from dropaudit.static.program.verdicts import called, evaluations, place, told
+from dropaudit.static.program.verdicts import acting, called, evaluations, place, told
 
 rule = Rule(
     "DRP209",
@@ -235,7 +235,7 @@ def evaluated_while_training(project: Project) -> Iterator[Finding]:
         where = f"`{visit.start.function}` evaluates" if visit.start.function else "this evaluates"
         yield rule.finding(
             place(visit.start),
-            f"{where} {names} in training mode, with {visit.layer} on: no `eval()`"
+            f"{where} {names} in training mode{acting(visit.layer)}: no `eval()`"
             f"{told(visit.way) or ' before it'}",
             _eval_first(project, evaluation),
         )

@@ -48,7 +48,7 @@ from dropaudit.findings import Finding, Severity
 from dropaudit.runtime.modes import steps_in_eval
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.program.project import Project
-from dropaudit.static.program.verdicts import called, evaluations, place, told
+from dropaudit.static.program.verdicts import acting, called, evaluations, place, told
 
 rule = Rule(
     "DRP211",
@@ -117,7 +117,7 @@ def evaluated_in_part(project: Project) -> Iterator[Finding]:
                 place(visit.mate),
                 f"this switches one model to eval mode, but `{called(visit.model)}`, which is "
                 f"trained together with it, stays in training mode: line {visit.at.where.line} "
-                f"evaluates it with {visit.layer} on{told(visit.way)}",
+                f"evaluates it{acting(visit.layer)}{told(visit.way)}",
             )
 
 

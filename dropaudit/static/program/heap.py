@@ -94,7 +94,7 @@ class Heap:
         for ref in self._resolver.lineage(above.symbol):
             if isinstance(ref, ClassRef):
                 for held in self._resolver.class_facts(ref).held:
-                    if held.name == name:
+                    if held.name == name and not _is_moved(held.value, name):
                         found.add(self._built(ref.path, held.value))
         return found.pop() if len(found) == 1 else None
 
@@ -272,6 +272,19 @@ class Heap:
 
     def is_model(self, thing: Object) -> bool:
         return self.origins[thing.number].is_model
+
+
+def _is_moved(value: Expression, name: str) -> bool:
+    """Whether a value is `self.name` itself, on another device or in a wrapper."""
+    while isinstance(value, Call):
+        match value.function:
+            case Attribute(inner, method) if method in library.SAME_METHODS:
+                value = inner
+            case _ if len(value.arguments) and library.WRAPPERS.search(dotted(value.function)):
+                value = value.arguments[0].value
+            case _:
+                return False
+    return dotted(value) == f"self.{name}"
 
 
 def _rated(origin: Origin) -> str:
