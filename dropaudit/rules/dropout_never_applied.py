@@ -4,7 +4,7 @@ A dropout module that is built and never applied.
 ## What it does
 
 Reports an attribute of a module that holds an `nn.Dropout` and that nothing reads: not the class,
-not its subclasses in the file, not other code in the file.
+not its bases and subclasses, in whatever file they are, not other code that holds the module.
 
 ## Why is this bad
 
@@ -39,8 +39,8 @@ There is no fix: where the dropout belongs is for the author to say.
 
 ## Not seen
 
-Classes without a `forward`, classes whose bases another file defines, abstract bases and mixins:
-somebody else may read the attribute.
+Classes with bases that are not at hand, and abstract bases, mixins and classes without a `forward`
+that nothing at hand builds on: somebody else may read the attribute.
 """
 
 from __future__ import annotations
@@ -52,12 +52,16 @@ from dataclasses import replace
 import libcst as cst
 
 from dropaudit.catalogue import Example, Observation, Rule
-from dropaudit.findings import Severity
+from dropaudit.findings import Finding, Severity
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.arguments import arguments
 from dropaudit.static.constants import constant
 from dropaudit.static.expectations import in_test
 from dropaudit.static.facts import AttributeValue, ClassFacts
+from dropaudit.static.outgoing import qualified
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.readers import ENTRIES, PLAIN_BASE, READS_ALL, SETTINGS, Readers
+from dropaudit.static.program.resolve import ClassRef
 from dropaudit.static.source import Report, Source, is_name, self_attribute
 from dropaudit.static.walk import descend
 
@@ -150,6 +154,70 @@ rule = Rule(
         ),
         Example(
             """
+            import torch.nn as nn
+            from .base import Encoder, Layer, unknown
+
+            class Parent(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.used_below = nn.Dropout(rate)
+                    self.used_outside = nn.Dropout(rate)
+                    self.used_by_name = nn.Dropout(rate)
+                    self.used_by_none = nn.Dropout(rate)  # DRP402
+
+                def forward(self, x):
+                    return x * 2
+
+            class Abstract(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.late = nn.Dropout(rate)
+                    self.never = nn.Dropout(rate)  # DRP402
+
+            class Lonely(nn.Module):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.lone = nn.Dropout(rate)
+
+            class Mine(Encoder):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.read_above = nn.Dropout(rate)
+                    self.not_above = nn.Dropout(rate)  # DRP402
+
+            class Other(unknown.Model):
+                def __init__(self, rate):
+                    super().__init__()
+                    self.read_there = nn.Dropout(rate)
+
+                def forward(self, x):
+                    return x + 1
+            """,
+            others={
+                "base.py": """
+                import torch.nn as nn
+                import elsewhere as unknown
+                from .example import Abstract, Parent
+
+                class Encoder(nn.Module):
+                    def forward(self, x):
+                        return self.read_above(x)
+
+                class Child(Parent):
+                    def forward(self, x):
+                        return self.used_below(x)
+
+                class Concrete(Abstract):
+                    def forward(self, x):
+                        return self.late(x)
+
+                def run(model, x):
+                    return model.used_outside(x) + getattr(model, "used_by_name")(x)
+                """
+            },
+        ),
+        Example(
+            """
             import torch
             import torch.nn as nn
 
@@ -173,32 +241,18 @@ rule = Rule(
 _KINDS = frozenset(
     f"torch.nn.{n}" for n in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
 )
-_KNOWN_BASE = re.compile(
-    r"^(torch\.nn\.Module|object|abc\.ABC|torch\.jit\.ScriptModule"
-    r"|.*LightningModule|transformers\..*PreTrainedModel)$"
-)
 _ABSTRACT = re.compile(r"base|mixin|abstract|interface|template|parent", re.IGNORECASE)
-_CONFIG = re.compile(
-    r"(^|\.)(_?\w*(args|arg|conf|config|configs|cfg|opt|opts|option|options|param|params|hparams"
-    r"|hp|hps|hyper\w*|settings|flags|FLAGS|namespace|c|p))$"
-)
-_READS_ALL = frozenset(["children", "named_children", "_modules", "__dict__", "__getattr__"])
 _UNUSED = re.compile(r"unused|not used|compat|checkpoint|legacy|placeholder", re.IGNORECASE)
-_ENTRY = ("forward", "__call__", "training_step")
 
 
 @rule.in_source(cst.ClassDef)
 def built_and_never_read(node: cst.ClassDef, source: Source) -> Iterator[Report]:
-    """Only where everybody who could read the attribute stands in this file."""
+    """Where nobody in this file reads the attribute; whether others do, the program says."""
     facts = source.facts(node)
     built = [(one, call) for one in facts.assigned if (call := _builds(source, one)) is not None]
-    if (
-        not built
-        or not _is_closed(source, facts)
-        or _in_test_folder(source)
-        or in_test(source, node)
-    ):
+    if not built or not facts.foreign_bases or _in_test_folder(source) or in_test(source, node):
         return
+    state = _state(facts)
     family = {f.node for f in (*facts.lineage, *facts.subclasses)}
     if _reads_every_child(source, family):
         return
@@ -213,8 +267,25 @@ def built_and_never_read(node: cst.ClassDef, source: Source) -> Iterator[Report]
         value = 0.5 if rate is None else constant(source, rate)
         text = "" if value is None else f" at p = {value:g}"
         yield Report(
-            call, f"`self.{one.name}` is built and never applied: nothing is dropped{text}"
+            call,
+            f"`self.{one.name}` is built and never applied: nothing is dropped{text}",
+            about=(state, qualified(source, node), one.name),
         )
+
+
+@rule.in_project
+def never_read(project: Project) -> Iterator[Finding]:
+    """Where no class of the program, and nobody who holds an instance, reads the attribute."""
+    readers = Readers(project.resolver)
+    for claim in project.claims(rule.code):
+        state, owner, name = claim.about
+        ref = ClassRef(claim.finding.where.path, owner)
+        if readers.is_read(ref, name):
+            continue
+        if state == "closed" or (
+            readers.is_whole(ref) and (state == "open" or readers.has_subclass(ref))
+        ):
+            yield claim.finding
 
 
 def _is_used_otherwise(source: Source, rate: cst.BaseExpression, family: set[cst.ClassDef]) -> bool:
@@ -244,13 +315,17 @@ def _builds(source: Source, one: AttributeValue) -> cst.Call | None:
     return None
 
 
-def _is_closed(source: Source, facts: ClassFacts) -> bool:
-    if not facts.foreign_bases or not all(_KNOWN_BASE.match(b) for b in facts.foreign_bases):
-        return False
-    if _ABSTRACT.search(facts.name):
-        return False
-    entry = next((m for n in _ENTRY if (m := facts.method(n)) is not None), None)
-    return entry is not None and not _is_abstract(entry)
+def _state(facts: ClassFacts) -> str:
+    """Whether the file shows all that runs on such a module ("closed").
+
+    Else it has bases in other files ("open"), or is there for others to build on ("base").
+    """
+    entry = next((m for n in ENTRIES if (m := facts.method(n)) is not None), None)
+    if _ABSTRACT.search(facts.name) or (entry is not None and _is_abstract(entry)):
+        return "base"
+    if not all(PLAIN_BASE.match(b) for b in facts.foreign_bases):
+        return "open"
+    return "base" if entry is None else "closed"
 
 
 def _is_abstract(method: cst.FunctionDef) -> bool:
@@ -267,7 +342,7 @@ def _is_abstract(method: cst.FunctionDef) -> bool:
 
 def _reads_every_child(source: Source, family: set[cst.ClassDef]) -> bool:
     """Whether the class goes over its children, or hands itself to code that could."""
-    for name in _READS_ALL:
+    for name in READS_ALL:
         for node in source.attributes_by_name.get(name, []):
             if is_name(node.value, "self") and source.enclosing(node, cst.ClassDef) in family:
                 return True
@@ -307,7 +382,7 @@ def _is_read(source: Source, name: str, family: set[cst.ClassDef]) -> bool:
         if self_attribute(node):
             if source.enclosing(node, cst.ClassDef) in family:
                 return True
-        elif not _CONFIG.search(source.text(node.value)):
+        elif not SETTINGS.search(source.text(node.value)):
             return True
     quoted = {f'"{name}"', f"'{name}'"}
     for string in source.nodes[cst.SimpleString]:

@@ -26,6 +26,7 @@ from dropaudit.static.program.code import (
     Statement,
     Try,
     With,
+    within,
 )
 from dropaudit.static.purpose import MODE_WORD
 
@@ -98,7 +99,7 @@ def implied(tests: Iterable[tuple[Expression, bool]]) -> Iterator[tuple[Expressi
 
 def names_mode(expression: Any) -> bool:
     """Whether something in an expression goes by the name of a mode."""
-    for node in _nodes(expression):
+    for node in within(expression):
         match node:
             case Name(name=word) | Attribute(name=word) if MODE_WORD.match(word):
                 return True
@@ -134,14 +135,6 @@ def _read_whole(statement: If) -> Expression:
 
 def _leaves(body: tuple[Statement, ...]) -> bool:
     return bool(body) and isinstance(body[-1], (Return, Leave))
-
-
-def _nodes(expression: Any) -> Iterator[Any]:
-    stack = [expression]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(_parts(node))
 
 
 def _parts(node: Any) -> list[Any]:

@@ -1,0 +1,110 @@
+"""Who reads an attribute of a class: its family, and whoever holds an instance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from dropaudit.static.program.code import Attribute, Call, Constant, Name, dotted, within
+from dropaudit.static.program.facts import ClassFacts
+from dropaudit.static.program.resolve import ClassRef, External, FunctionRef, Resolver
+
+# bases that read none of the attributes that a class adds
+PLAIN_BASE = re.compile(
+    r"^(torch\.nn\.Module|object|abc\.ABC|torch\.jit\.ScriptModule"
+    r"|.*LightningModule|transformers\..*PreTrainedModel)$"
+)
+# holders of settings, whose attributes go by the names of layers
+SETTINGS = re.compile(
+    r"(^|\.)(_?\w*(args|arg|conf|config|configs|cfg|opt|opts|option|options|param|params|hparams"
+    r"|hp|hps|hyper\w*|settings|flags|FLAGS|namespace|c|p))$"
+)
+READS_ALL = frozenset(("children", "named_children", "_modules", "__dict__", "__getattr__"))
+ENTRIES = ("forward", "__call__", "training_step")
+
+
+class Readers:
+    """Answers about attributes of classes, over all files of a program."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+
+    def is_read(self, ref: ClassRef, name: str) -> bool:
+        """Whether other classes read `self.name` of its instances, or other files `model.name`."""
+        for one in self._family(ref):
+            if one != ref and _reads(self._resolver.class_facts(one), name):
+                return True
+        return any(path != ref.path for path in self._read_elsewhere(name))
+
+    def is_whole(self, ref: ClassRef) -> bool:
+        """Whether the program shows all that runs on an instance of a class, and that it does run.
+
+        Its bases and those of its subclasses are at hand, and one of these can be called.
+        """
+        family = self._family(ref)
+        for one in family:
+            for base in self._resolver.lineage(one):
+                if isinstance(base, External) and not PLAIN_BASE.match(base.dotted):
+                    return False
+        facts = [self._resolver.class_facts(one) for one in family]
+        if any(one.dynamic or one.reads & READS_ALL for one in facts):
+            return False
+        own = [ref, *self._subclasses(ref)]
+        return any(
+            isinstance(self._resolver.method(one, entry), FunctionRef)
+            for one in own
+            for entry in ENTRIES
+        )
+
+    def has_subclass(self, ref: ClassRef) -> bool:
+        """Whether a class of the program builds on this one."""
+        return bool(self._subclasses(ref))
+
+    def _family(self, ref: ClassRef) -> list[ClassRef]:
+        """A class, its bases, its subclasses, and the bases of these."""
+        found: dict[ClassRef, None] = {}
+        for one in (ref, *self._subclasses(ref)):
+            every = self._resolver.lineage(one)
+            found.update((each, None) for each in every if isinstance(each, ClassRef))
+        return list(found)
+
+    def _subclasses(self, ref: ClassRef) -> list[ClassRef]:
+        return self._by_base.get(ref, [])
+
+    @cached_property
+    def _by_base(self) -> dict[ClassRef, list[ClassRef]]:
+        found: dict[ClassRef, list[ClassRef]] = {}
+        for path, facts in self._resolver.files.items():
+            for cls in facts.classes:
+                one = ClassRef(path, cls.qualified)
+                for base in self._resolver.lineage(one):
+                    if isinstance(base, ClassRef) and base != one:
+                        found.setdefault(base, []).append(one)
+        return found
+
+    def _read_elsewhere(self, name: str) -> Iterator[str]:
+        """The files in which the attribute is read of something other than `self` and settings."""
+        quoted = f'"{name}"'
+        for path, facts in self._resolver.files.items():
+            texts = (function for function in facts.functions if quoted in function.text)
+            if any(_names(function.body, name) for function in texts):
+                yield path
+
+
+def _reads(facts: ClassFacts, name: str) -> bool:
+    return name in facts.reads or facts.dynamic or bool(facts.reads & READS_ALL)
+
+
+def _names(body: Any, name: str) -> bool:
+    for node in within(body):
+        match node:
+            case Attribute(value=value, name=attribute) if attribute == name:
+                holder = dotted(value)
+                if holder != "self" and not SETTINGS.search(holder):
+                    return True
+            case Call(function=Name("getattr" | "hasattr")):
+                if any(one.value == Constant(name) for one in node.arguments):
+                    return True
+    return False
