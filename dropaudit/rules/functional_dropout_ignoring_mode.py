@@ -79,7 +79,8 @@ from dropaudit.static.flags import (
 from dropaudit.static.functional import Drop, functional_dropout, is_zero
 from dropaudit.static.names import dotted_text
 from dropaudit.static.outgoing import outgoing_call, qualified, runs_with_its_rates
-from dropaudit.static.program.answering import called, callers_hear, is_reached
+from dropaudit.static.program.answering import called
+from dropaudit.static.program.hearing import callers_hear, is_reached
 from dropaudit.static.program.layers import Layers
 from dropaudit.static.program.project import Project
 from dropaudit.static.program.resolve import FunctionRef
@@ -277,7 +278,7 @@ rule = Rule(
             """
             from functools import partial
 
-            from .layers import SharedBase, attend, drop, half, noise, settle
+            from .layers import Drop, SharedBase, attend, drop, half, noise, settle
             from . import layers
 
             class Net(SharedBase):
@@ -285,8 +286,11 @@ rule = Rule(
                     super().__init__()
                     self.rate = rate
                     self.drop = partial(drop, p=0.2)
+                    self.layer = Drop()
 
                 def forward(self, x):
+                    x = self.layer(x)  # DRP201
+                    x = self.layer(x + 1, not self.training)
                     x = drop(x, self.rate)  # DRP201
                     x = noise(x, rate=self.rate)  # DRP201
                     x = layers.relay(x, self.rate)  # DRP201
@@ -305,7 +309,7 @@ rule = Rule(
             fixed="""
             from functools import partial
 
-            from .layers import SharedBase, attend, drop, half, noise, settle
+            from .layers import Drop, SharedBase, attend, drop, half, noise, settle
             from . import layers
 
             class Net(SharedBase):
@@ -313,8 +317,11 @@ rule = Rule(
                     super().__init__()
                     self.rate = rate
                     self.drop = partial(drop, p=0.2)
+                    self.layer = Drop()
 
                 def forward(self, x):
+                    x = self.layer(x, deterministic=not self.training)
+                    x = self.layer(x + 1, not self.training)
                     x = drop(x, self.rate, training=self.training)
                     x = noise(x, rate=self.rate, deterministic=not self.training)
                     x = layers.relay(x, self.rate, train=self.training)
@@ -356,6 +363,10 @@ rule = Rule(
                 def settle(x, rate, training=False):
                     return F.dropout(x, rate, training=training)
 
+                class Drop(nn.Module):
+                    def forward(self, x, deterministic=False):
+                        return F.dropout(x, 0.1, training=not deterministic)
+
                 class SharedBase(nn.Module):
                     def dropped(self, x, training=True):
                         return F.dropout(x, 0.1, training)
@@ -382,19 +393,31 @@ rule = Rule(
 
                 def random(self, x):
                     return F.dropout(x, 0.3)  # DRP201
+
+            class Noise(nn.Module):
+                def forward(self, x):
+                    return F.dropout(x, 0.3)
+
+            class Loud(nn.Module):
+                def forward(self, x):
+                    return F.dropout(x, 0.3)  # DRP201
             """,
             others={
                 "net.py": """
-                from .example import Base, bare, gated, silent
+                from .example import Base, Loud, Noise, bare, gated, silent
 
                 class Net(Base):
                     def __init__(self, rate):
                         super().__init__()
                         self.rate = rate
+                        self.noise = Noise() if rate else None
+                        self.loud = Loud()
 
                     def forward(self, x):
                         if self.training:
                             x = self.thinned(gated(x, self.rate))
+                            x = self.noise(self.loud(x))
+                        x = self.loud(x)
                         x = gated(x + 1, self.rate if self.training else 0.0)
                         return self.random(bare(silent(x), self.rate))  # dropout
                 """
@@ -556,9 +579,10 @@ def _left_on(name: str, flag: str, value: str = "self.training", cure: str = "")
 def _unless_gated(source: Source, call: cst.Call) -> tuple[str, ...]:
     """What to ask of a drop in a method that this file does not call: others may test the mode."""
     method = source.method_of(call)
-    if method is None or method.name.value in ("forward", "__call__", "__init__"):
+    if method is None or method.name.value == "__init__":
         return ()
-    return () if source.callers(method) else ("unless", qualified(source, method))
+    entry = method.name.value in ("forward", "__call__")
+    return ("unless", qualified(source, method)) if entry or not source.callers(method) else ()
 
 
 def _where_called(source: Source, call: cst.Call) -> tuple[str, ...]:

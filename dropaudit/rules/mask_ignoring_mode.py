@@ -62,6 +62,7 @@ from dropaudit.static.maskrepairs import gated
 from dropaudit.static.names import dotted_text
 from dropaudit.static.outgoing import outgoing_call, qualified
 from dropaudit.static.program.answering import called
+from dropaudit.static.program.hearing import callers_hear
 from dropaudit.static.program.project import Project
 from dropaudit.static.program.resolve import FunctionRef
 from dropaudit.static.program.wrappers import Flag, Wrappers
@@ -304,11 +305,14 @@ rule = Rule(
 def check(module: cst.Module, source: Source) -> Iterator[Report]:
     """Report each draw, or call of a helper that draws, that runs in every mode."""
     for node, what, use in masks_in_every_mode(source):
+        method = source.method_of(node)
+        entry = method is not None and method.name.value == "forward"
         yield Report(
             node,
             f"{what} in every mode: eval() cannot switch it off",
             gated(source, node, use),
             title="Drop in training only",
+            about=("unless", qualified(source, method)) if method and entry else (),
         )
 
 
@@ -341,14 +345,17 @@ def call_for_others(call: cst.Call, source: Source) -> Iterator[Report]:
 
 @rule.in_project
 def helper_in_every_mode(project: Project) -> Iterator[Finding]:
-    """Calls of functions with masks of their own in other files, without a word of the mode."""
+    """Masks of modules whose callers leave the mode to them; calls of helpers of other files."""
     wrappers = Wrappers(project.resolver)
     helpers, calls = set(), []
     for claim in project.claims(rule.code):
+        ref = FunctionRef(claim.finding.where.path, claim.about[1])
         if claim.about[0] == "helper":
-            helpers.add(FunctionRef(claim.finding.where.path, claim.about[1]))
-        else:
+            helpers.add(ref)
+        elif claim.about[0] == "call":
             calls.append(claim)
+        elif not callers_hear(project.resolver, ref):
+            yield claim.finding
     for claim in calls:
         found = called(wrappers, claim.finding.where.path, claim.about[1:])
         if found is None:

@@ -133,7 +133,8 @@ def _described(source: Source, call: cst.Call) -> tuple[str, ...]:
         elif isinstance(one, (cst.Name, cst.Attribute)):
             func = one
         else:
-            return ()
+            named = _forward(source, call, one)
+            return (*named, *_passed(source, call.args)) if named and not bound else ()
     return ()
 
 
@@ -164,6 +165,15 @@ def _named(source: Source, func: cst.BaseExpression) -> tuple[str, str] | tuple[
     if all(b.kind is Kind.IMPORT for b in bindings):
         return ("imported", source.name_of(func))
     return ()
+
+
+def _forward(source: Source, call: cst.Call, built: cst.CSTNode) -> tuple[str, str] | tuple[()]:
+    """The class whose `forward` runs when `self.name`, which was `built` so, is called."""
+    if not isinstance(built, cst.Call) or not self_attribute(call.func):
+        return ()
+    named = _named(source, built.func)
+    is_class = dotted_text(built.func).rpartition(".")[2].lstrip("_")[:1].isupper()
+    return ("forward", named[1]) if named and named[0] == "written" and is_class else ()
 
 
 def _passed(source: Source, args: Sequence[cst.Arg]) -> tuple[str, str, str]:
