@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from dropaudit.static.program.code import Top
 from dropaudit.static.program.resolve import FunctionRef
 from dropaudit.static.program.sightings import Way
-from dropaudit.static.program.values import Frame, Step
+from dropaudit.static.program.values import Frame, State, Step, Values
+
+Outcome: TypeAlias = tuple[State, Values]
+Arguments: TypeAlias = list[tuple[str, Values]]
+"""By keyword; "" for a positional one, "*" and "**"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +43,12 @@ class Context:
     @property
     def way(self) -> Way:
         return Way(self.steps, self.loop_line)
+
+
+@dataclass(slots=True)
+class Exits:
+    """How control left a block other than by its end."""
+
+    returned: list[Outcome] = field(default_factory=list)
+    broken: list[State] = field(default_factory=list)
+    continued: list[State] = field(default_factory=list)

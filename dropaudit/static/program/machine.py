@@ -9,30 +9,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from dropaudit.static.program import library
 from dropaudit.static.program.calling import Calling
+from dropaudit.static.program.classes import Classes
 from dropaudit.static.program.code import (
     Assign,
     Attribute,
     Call,
-    Choice,
-    Compare,
     Constant,
     Define,
     Do,
-    Each,
     Element,
     Expression,
     If,
     Import,
-    Inner,
     Leave,
     Loop,
     Mix,
     Name,
-    Not,
     Return,
     Several,
     Statement,
@@ -40,20 +36,23 @@ from dropaudit.static.program.code import (
     With,
     dotted,
 )
-from dropaudit.static.program.frames import Context
+from dropaudit.static.program.computing import elements, truth, unpacked
+from dropaudit.static.program.events import Events
+from dropaudit.static.program.expressions import Expressions
+from dropaudit.static.program.frames import Context, Exits
+from dropaudit.static.program.functions import Functions
 from dropaudit.static.program.heap import Heap
 from dropaudit.static.program.layers import Layers
-from dropaudit.static.program.resolve import ClassRef, FunctionRef, GlobalRef, Resolver
+from dropaudit.static.program.methods import Methods
+from dropaudit.static.program.resolve import ClassRef, FunctionRef, Resolver
 from dropaudit.static.program.sightings import Sightings
 from dropaudit.static.program.units import Units
 from dropaudit.static.program.values import (
     UNKNOWN,
     Class,
-    Foreign,
     Frame,
     Function,
     Group,
-    Module,
     Object,
     Plain,
     State,
@@ -69,24 +68,16 @@ _STATEMENTS = 60_000  # of one entry, those in functions that it calls included
 _ROUNDS = 3  # of a loop
 _UNROLLED = 6  # elements of a container that a loop takes one by one
 
-Outcome = tuple[State, Values]
-
 
 class TooLong(Exception):
     """A program takes more statements than the interpreter has patience for."""
 
 
-@dataclass(slots=True)
-class Exits:
-    """How control left a block other than by its end."""
-
-    returned: list[Outcome] = field(default_factory=list)
-    broken: list[State] = field(default_factory=list)
-    continued: list[State] = field(default_factory=list)
-
-
 class Machine:
-    """Statements and expressions; what calls do is in `calling`, what things are in `heap`."""
+    """Statements. Expressions, calls, functions, classes and methods have a class each.
+
+    What things are is in `heap`, what happens to them is told to `events`.
+    """
 
     def __init__(self, resolver: Resolver, options: Options) -> None:
         self.resolver = resolver
@@ -94,7 +85,12 @@ class Machine:
         self.units = Units(resolver, self.layers)
         self.heap = Heap(resolver, self.layers, options)
         self.seen = Sightings()
-        self._calls = Calling(self)
+        self.events = Events(self.heap, self.seen)
+        self.expressions = Expressions(self)
+        self.calls = Calling(self)
+        self.functions = Functions(self)
+        self.classes = Classes(self)
+        self.methods = Methods(self)
         self.entered: set[FunctionRef] = set()  # functions that were run from others, to the end
         self.statements = 0
         self._left = 0
@@ -105,7 +101,7 @@ class Machine:
         before = self.seen.mark()
         entered: set[FunctionRef] = set()
         try:
-            self._calls.enter(ref, entered)
+            self.functions.enter(ref, entered)
         except TooLong:
             self.seen.keep_doubts(before)
             self.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
@@ -141,7 +137,11 @@ class Machine:
             case Do(value):
                 if isinstance(value, Call) and dotted(value.function) in library.EXITS:
                     return []
-                return [after for state in states for after, _ in self.value(ctx, state, value)]
+                return [
+                    after
+                    for state in states
+                    for after, _ in self.expressions.value(ctx, state, value)
+                ]
             case Assign(targets, value):
                 return self._assign(ctx, states, targets, value)
             case Return(value):
@@ -149,7 +149,7 @@ class Machine:
                     if value is None:
                         exits.returned.append((state, one(Plain(None))))
                     else:
-                        exits.returned.extend(self.value(ctx, state, value))
+                        exits.returned.extend(self.expressions.value(ctx, state, value))
                 return []
             case If():
                 return self._if(ctx, states, statement, exits)
@@ -205,7 +205,7 @@ class Machine:
     ) -> list[State]:
         result: list[State] = []
         for state in states:
-            for after, values in self.value(ctx, state, value):
+            for after, values in self.expressions.value(ctx, state, value):
                 for target in targets:
                     self.bind(ctx, after, target, values)
                 result.append(after)
@@ -220,7 +220,7 @@ class Machine:
                     number = self._owner_of_name(ctx.frame, name)
                 self.heap.store(state, number, name, values)
             case Attribute(owner, name):
-                owners = objects(self.read(ctx, state, owner))
+                owners = objects(self.expressions.read(ctx, state, owner))
                 if name == "training":
                     for each in owners:
                         self.heap.lose(state, each)
@@ -231,11 +231,11 @@ class Machine:
                         known = state.cell(each.number, name) or UNKNOWN
                         state.put(each.number, name, union(known, values))
             case Several(items):
-                parts = _unpacked(values, len(items))
+                parts = unpacked(values, len(items))
                 for item, part in zip(items, parts, strict=True):
                     self.bind(ctx, state, item, part)
             case Element(container):
-                held = self.read(ctx, state, container)
+                held = self.expressions.read(ctx, state, container)
                 groups = [v for v in held if isinstance(v, Group)]
                 if len(held) == len(groups) == 1:
                     grown = one(Group((*groups[0].items, values)))
@@ -255,7 +255,7 @@ class Machine:
         key = ctx.frame.number, node.text
         inside = replace(ctx, guards=(*ctx.guards, node.text))
         for state in states:
-            for after, values in self.value(ctx, state, node.test):
+            for after, values in self.expressions.value(ctx, state, node.test):
                 known = truth(values)
                 if known is None:
                     known = after.decided.get(key)
@@ -279,7 +279,7 @@ class Machine:
                 return self._each_element(inside, unrolled, node, exits)
         started: list[State] = []
         for state in states:
-            for after, values in self.value(ctx, state, node.source):
+            for after, values in self.expressions.value(ctx, state, node.source):
                 if node.target is not None:
                     self.bind(ctx, after, node.target, elements(values))
                 started.append(after)
@@ -325,7 +325,7 @@ class Machine:
         """The elements of a short container of objects, for a loop to take one by one."""
         found: list[tuple[State, list[Values]]] = []
         for state in states:
-            values = self.peek(ctx, state, node.source)
+            values = self.expressions.peek(ctx, state, node.source)
             groups = [v for v in values if isinstance(v, Group)]
             if len(groups) != 1 or len(values) != 1 or len(groups[0].items) > _UNROLLED:
                 return None
@@ -402,15 +402,17 @@ class Machine:
         result: list[State] = []
         for state in states:
             if isinstance(value, Call) and not off:
-                arguments = (self.peek(ctx, state, a.value) for a in value.arguments)
+                arguments = (self.expressions.peek(ctx, state, a.value) for a in value.arguments)
                 given += [each for values in arguments for each in objects(values)]
                 if isinstance(function, Attribute):
-                    given += objects(self.peek(ctx, state, function.value))
+                    given += objects(self.expressions.peek(ctx, state, function.value))
             known = symbol is None or not library.HARMLESS.search(name)
             if isinstance(value, Call) and given and known:
                 outcomes = [(state, UNKNOWN)]
             else:
-                outcomes = self.value(ctx, state, value) if not off else [(state, UNKNOWN)]
+                outcomes = (
+                    self.expressions.value(ctx, state, value) if not off else [(state, UNKNOWN)]
+                )
             for after, values in outcomes:
                 if target is not None:
                     self.bind(ctx, after, target, values)
@@ -418,130 +420,6 @@ class Machine:
         models = [each for each in given if any(self.heap.mode(s, each.number) for s in result)]
         keeps = name.rpartition(".")[2] in ("no_sync", "accumulate", "autocast", "join", "summon")
         return result, off, [] if keeps else models
-
-    # -- expressions -----------------------------------------------------------------------
-
-    def value(self, ctx: Context, state: State, node: Expression) -> list[Outcome]:
-        """What `node` is, in each of the states in which its evaluation may end."""
-        match node:
-            case Call():
-                return self._calls.call(ctx, state, node)
-            case Choice(test, left, right):
-                return self._choice(ctx, state, test, left, right)
-            case Several(items) | Mix(items):
-                outcomes = self.values(ctx, state, items)
-                if isinstance(node, Mix):
-                    return [(after, _mixed(parts)) for after, parts in outcomes]
-                return [(after, one(Group(tuple(parts)))) for after, parts in outcomes]
-            case Each(target, source, value):
-                result: list[Outcome] = []
-                for after, values in self.value(ctx, state, source):
-                    self.bind(ctx, after, target, elements(values))
-                    for end, each in self.value(ctx, after, value):
-                        result.append((end, one(Group((each,))) if each else UNKNOWN))
-                return result
-            case Not(value):
-                return [(s, _negated(v)) for s, v in self.value(ctx, state, value)]
-            case Compare(left, how, right):
-                pairs = self.values(ctx, state, (left, right))
-                return [(s, _compared(v[0], how, v[1])) for s, v in pairs]
-            case Attribute(inner, name) if isinstance(inner, Call):
-                return [(s, self.attribute(s, v, name)) for s, v in self.value(ctx, state, inner)]
-            case Element(inner):
-                return [(s, elements(v)) for s, v in self.value(ctx, state, inner)]
-        return [(state, self.read(ctx, state, node))]
-
-    def values(
-        self, ctx: Context, state: State, nodes: Iterable[Expression]
-    ) -> list[tuple[State, list[Values]]]:
-        """As `value`, for one expression after the other."""
-        outcomes: list[tuple[State, list[Values]]] = [(state, [])]
-        for node in nodes:
-            outcomes = [
-                (after, [*before, values])
-                for current, before in outcomes
-                for after, values in self.value(ctx, current, node)
-            ]
-        return outcomes
-
-    def _choice(
-        self, ctx: Context, state: State, test: Expression, left: Expression, right: Expression
-    ) -> list[Outcome]:
-        result: list[Outcome] = []
-        for after, values in self.value(ctx, state, test):
-            known = truth(values)
-            if known is not None:
-                result += self.value(ctx, after, left if known else right)
-                continue
-            other = after.copy()
-            sides = [*self.value(ctx, after, left), *self.value(ctx, other, right)]
-            keys = {state.key() for state, _ in sides}
-            if len(keys) == 1:  # nothing happened in either
-                result.append((sides[0][0], union(*(values for _, values in sides))))
-            else:
-                result += sides
-        return result
-
-    def peek(self, ctx: Context, state: State, node: Expression) -> Values:
-        """What `node` is, without anything happening."""
-        match node:
-            case Call() | Choice() | Each():
-                return UNKNOWN
-            case Several(items):
-                return one(Group(tuple(self.peek(ctx, state, each) for each in items)))
-        return self.read(ctx, state, node)
-
-    def read(self, ctx: Context, state: State, node: Expression) -> Values:
-        """What an expression without calls is."""
-        match node:
-            case Constant(value):
-                return one(Plain(value))
-            case Name(name):
-                return self.name(ctx, state, name)
-            case Attribute(inner, name):
-                return self.attribute(state, self.read(ctx, state, inner), name)
-            case Element(inner):
-                return elements(self.read(ctx, state, inner))
-            case Inner(qualified):
-                return one(Function(FunctionRef(ctx.frame.path, qualified), frame=ctx.frame))
-        return UNKNOWN
-
-    def name(self, ctx: Context, state: State, name: str) -> Values:
-        """What a name stands for: in this function, in those around it, in the module."""
-        frame: Frame | None = ctx.frame
-        while frame is not None:
-            if (found := state.cell(frame.number, name)) is not None:
-                return found or self.heap.someone(state, frame.number, name)
-            if name in frame.names and name not in frame.elsewhere:
-                if not frame.qualified and self.resolver.imports(frame.path, name):
-                    break  # `import net` ... `net = net.Net()`: not yet assigned
-                return self.heap.someone(state, frame.number, name)
-            frame = frame.around
-        symbol = self.resolver.resolve(ctx.frame.path, name)
-        if isinstance(symbol, GlobalRef):
-            number = self.heap.number("module", symbol.path)
-            found = state.cell(number, symbol.name)
-            return found or self.heap.someone(state, number, symbol.name)
-        return UNKNOWN if symbol is None else self.heap.symbol_value(symbol)
-
-    def attribute(self, state: State, owners: Values, name: str) -> Values:
-        """`.name` of values."""
-        found: list[Values] = []
-        for owner in sorted(owners, key=repr):
-            match owner:
-                case Object():
-                    found.append(self._calls.member(state, owner, name))
-                case Module(path):
-                    symbol = self.resolver.resolve(path, name)
-                    found.append(UNKNOWN if symbol is None else self.heap.symbol_value(symbol))
-                case Class(ref):
-                    symbol = self.resolver.member(ref, name)
-                    found.append(UNKNOWN if symbol is None else self.heap.symbol_value(symbol))
-                case Foreign(outside, None):
-                    found.append(one(Foreign(f"{outside}.{name}")))
-                case _:
-                    found.append(UNKNOWN)
-        return union(*found) if found else UNKNOWN
 
 
 _READ = re.compile(r"(?<![\w.'\"])[A-Za-z_]\w*(?:\.\w+)*")
@@ -562,60 +440,6 @@ def is_settled(text: str, assigned: frozenset[str]) -> bool:
         if any(".".join(parts[:count]) in assigned for count in range(1, len(parts) + 1)):
             return False
     return True
-
-
-def truth(values: Values) -> bool | None:
-    """Whether values are true or false, where all of them agree.
-
-    >>> truth(one(Plain(0))), truth(UNKNOWN)
-    (False, None)
-    """
-    found = {bool(v.value) if isinstance(v, Plain) else None for v in values}
-    if len(found) == 1:
-        return found.pop()
-    return None
-
-
-def elements(values: Values) -> Values:
-    """What is in containers: the union of all of it."""
-    groups = [v for v in values if isinstance(v, Group)]
-    if len(groups) != len(values) or not groups:
-        return UNKNOWN
-    parts = [item for group in groups for item in group.items]
-    return union(*parts) if parts else UNKNOWN
-
-
-def _unpacked(values: Values, count: int) -> list[Values]:
-    groups = [v for v in values if isinstance(v, Group)]
-    if len(values) == len(groups) == 1 and len(groups[0].items) == count:
-        return list(groups[0].items)
-    return [UNKNOWN] * count
-
-
-def _mixed(parts: list[Values]) -> Values:
-    """Of an expression that is not followed, what was computed in it that may still matter."""
-    kept = frozenset(v for values in parts for v in values if isinstance(v, Group))
-    return kept if len(kept) == 1 else UNKNOWN
-
-
-def _negated(values: Values) -> Values:
-    known = truth(values)
-    return UNKNOWN if known is None else one(Plain(not known))
-
-
-def _compared(left: Values, how: str, right: Values) -> Values:
-    if len(left) != 1 or len(right) != 1:
-        return UNKNOWN
-    (a,), (b,) = left, right
-    if isinstance(a, Plain) and isinstance(b, Plain):
-        same = a.value == b.value
-    elif isinstance(b, Plain) and b.value is None and isinstance(a, (Object, Function, Class)):
-        if isinstance(a, Object):
-            return UNKNOWN
-        same = False
-    else:
-        return UNKNOWN
-    return one(Plain(same if how in ("is", "==") else not same))
 
 
 def _names(target: Expression) -> list[str]:
