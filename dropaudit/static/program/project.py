@@ -58,7 +58,7 @@ class Project:
     @cached_property
     def sightings(self) -> Sightings:
         """What happens to the models of the program, seen by following it."""
-        return follow(self.resolver, self.options)
+        return follow(self.resolver, self.options, self.reported)
 
     def claims(self, code: str) -> list[Claim]:
         """What checks of single files would report under `code` if the program agrees."""
