@@ -92,7 +92,8 @@ class FileFacts:
     """Everything that other files may want to know of one file.
 
     `stars` are the modules of star imports; `exports` is `__all__` where it is written out;
-    `is_main` says that the file has an `if __name__ == "__main__":`.
+    `inner` are the modules and names (dotted) that functions import for themselves, `is_main` says
+    that the file has an `if __name__ == "__main__":`.
     """
 
     imports: tuple[Import, ...] = ()
@@ -101,3 +102,4 @@ class FileFacts:
     classes: tuple[ClassFacts, ...] = ()
     functions: tuple[FunctionFacts, ...] = ()
     is_main: bool = False
+    inner: tuple[str, ...] = ()

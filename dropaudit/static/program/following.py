@@ -74,6 +74,6 @@ def _paths(resolver: Resolver, reported: frozenset[str]) -> list[str]:
 def _imported(resolver: Resolver, path: str) -> set[str]:
     """The files of the project that a file imports something of."""
     facts = resolver.files[path]
-    names = (*(one.dotted for one in facts.imports), *facts.stars)
+    names = (*(one.dotted for one in facts.imports), *facts.stars, *facts.inner)
     found = (resolver.imported(path, name) for name in names)
     return {one.path for one in found if not isinstance(one, External)}

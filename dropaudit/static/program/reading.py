@@ -92,6 +92,7 @@ class _Reader:
         ends = map(len, data.splitlines(keepends=True))
         self._starts = [0, *accumulate(ends)]
         self._plain = b"\r" not in data
+        self._inner: dict[str, None] = {}
         self._classes: list[ClassFacts] = []
         self._functions: list[FunctionFacts] = []
 
@@ -109,6 +110,7 @@ class _Reader:
             tuple(self._classes),
             tuple(self._functions),
             any(_is_main(one) for one in tree.body),
+            tuple(self._inner),
         )
 
     # -- definitions -----------------------------------------------------------------------
@@ -317,7 +319,9 @@ class _Reader:
                 yield Leave("raise")
             case ast.Import() | ast.ImportFrom():
                 if around:  # those of the module are in the table of the file
-                    yield from _imported(node)
+                    found = tuple(_imported(node))
+                    self._inner.update((one.dotted, None) for one in found)
+                    yield from found
             case ast.Delete() | ast.Pass() | ast.Global() | ast.Nonlocal():
                 return
             case ast.Assert(test=test):
