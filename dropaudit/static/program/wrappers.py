@@ -23,6 +23,7 @@ from dropaudit.static.program.code import (
     Expression,
     Name,
     Not,
+    Statement,
     dotted,
 )
 from dropaudit.static.program.facts import FunctionFacts, Parameter
@@ -143,8 +144,11 @@ class Wrappers:
         for facts in files:
             found.update(one.name for one in facts.imports if _last(one.dotted) in found)
         found.update(one.name for one in every if draws(one))
+        modules = [one for one in every if not one.qualified and "partial" in one.calls]
+        bound = [pair for one in modules for pair in _bound_names(one.body)]
         for _ in range(_DEPTH):
             more = {f.name for f in every if f.calls & found} - {"forward", "__init__", ""}
+            more |= {name for name, function in bound if function in found}
             if more <= found:
                 break
             found |= more
@@ -436,6 +440,14 @@ def _argument(call: Call, name: str, position: int) -> Expression | None:
 def draws(facts: FunctionFacts) -> bool:
     """Whether a function that is named after dropout draws at random."""
     return bool(_DROPS_BY_NAME.search(facts.name) and facts.calls & _DRAWS)
+
+
+def _bound_names(body: tuple[Statement, ...]) -> Iterator[tuple[str, str]]:
+    """The names that a module gives to functions with some arguments bound, and the functions."""
+    for one in body:
+        match one:
+            case Assign(targets=(Name(name),), value=Call(arguments=(Argument(value=value), *_))):
+                yield name, _last(dotted(value))
 
 
 def _last(dotted: str) -> str:
