@@ -58,9 +58,17 @@ class Classes:
             return [(state, one(thing))]
         thing = self._heap.make(state, origin, None, *key)
         if init is None:
-            for name, values in given:
-                if name not in ("", "*", "**"):
-                    self._heap.store(state, thing.number, name, values)
+            every = (c for c in reversed(self._machine.resolver.lineage(ref)) if c != ref)
+            bases = [
+                self._machine.resolver.class_facts(c) for c in every if isinstance(c, ClassRef)
+            ]
+            fields = [
+                f for c in (*bases, self._machine.resolver.class_facts(ref)) for f in c.fields
+            ]
+            plain = (values for name, values in given if not name)
+            named = {n: values for n, values in given if n not in ("", "*", "**")}
+            for name, values in {**dict(zip(fields, plain, strict=False)), **named}.items():
+                self._heap.store(state, thing.number, name, values)
             return [(state, one(thing))]
         ends = self._machine.functions.call(ctx, state, Function(init, thing), given, node.where)
         return [(after, one(thing)) for after, _ in ends]

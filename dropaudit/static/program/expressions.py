@@ -63,13 +63,8 @@ class Expressions:
                 if isinstance(node, Mix):
                     return [(after, mixed(parts)) for after, parts in outcomes]
                 return [(after, one(Group(tuple(parts)))) for after, parts in outcomes]
-            case Each(target, source, value):
-                result: list[Outcome] = []
-                for after, values in self.value(ctx, state, source):
-                    self._machine.bind(ctx, after, target, elements(values))
-                    for end, each in self.value(ctx, after, value):
-                        result.append((end, one(Group((each,))) if each else UNKNOWN))
-                return result
+            case Each():
+                return self._each(ctx, state, node)
             case Not(value):
                 return [(s, negated(v)) for s, v in self.value(ctx, state, value)]
             case Compare(left, how, right):
@@ -93,6 +88,22 @@ class Expressions:
                 for after, values in self.value(ctx, current, node)
             ]
         return outcomes
+
+    def _each(self, ctx: Context, state: State, node: Each) -> list[Outcome]:
+        """A comprehension: a loop, of which a second round is run where the first changed modes."""
+        inside = self._machine.loop_context(ctx, node)
+        result: list[Outcome] = []
+        for after, values in self.value(ctx, state, node.source):
+            self._machine.bind(ctx, after, node.target, elements(values))
+            before = after.key()
+            for end, each in self.value(inside, after, node.value):
+                found = one(Group((each,))) if each else UNKNOWN
+                if end.key() == before:
+                    result.append((end, found))
+                else:
+                    again = self.value(inside, end, node.value)
+                    result += [(last, found) for last, _ in again]
+        return result
 
     def _choice(
         self, ctx: Context, state: State, test: Expression, left: Expression, right: Expression
@@ -166,7 +177,10 @@ class Expressions:
                     found.append(UNKNOWN if symbol is None else self._heap.symbol_value(symbol))
                 case Class(ref):
                     symbol = self._resolver.member(ref, name)
-                    found.append(UNKNOWN if symbol is None else self._heap.symbol_value(symbol))
+                    if isinstance(symbol, FunctionRef):
+                        found.append(one(Function(symbol, cls=ref)))
+                    else:
+                        found.append(UNKNOWN if symbol is None else self._heap.symbol_value(symbol))
                 case Foreign(outside, None):
                     found.append(one(Foreign(f"{outside}.{name}")))
                 case _:

@@ -69,7 +69,8 @@ class ClassFacts:
     """A class: bases as written, what it puts on `self`, the names of its methods.
 
     `reads` are the attribute names that its code reads on `self` (or on `super()`); `dynamic`
-    says that it reads attributes by computed names (`getattr`, `vars`, `__dict__`).
+    says that it reads attributes by computed names (`getattr`, `vars`, `__dict__`). `fields` are
+    the names that it annotates: of a dataclass, the parameters of its constructor.
     """
 
     qualified: str
@@ -81,6 +82,7 @@ class ClassFacts:
     reads: frozenset[str]
     dynamic: bool
     where: Span
+    fields: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from dropaudit.static.program.frames import Arguments, Context, Exits, Outcome
 from dropaudit.static.program.resolve import ClassRef, FunctionRef
 from dropaudit.static.program.values import (
     UNKNOWN,
+    Class,
     Frame,
     Function,
     Object,
@@ -61,6 +62,8 @@ class Functions:
             owner = self._heap.make(state, origin, "given", "self", ref)
         if ref.qualified:
             frame = self._frame(ref, facts, self._heap.number("entry", ref), owner, None)
+            if owner is not None:
+                self._receive(state, frame, facts, Function(ref, owner))
         else:
             number = self._heap.number("module", ref.path)
             frame = Frame(number, ref.path, "", frozenset(facts.assigned), frozenset())
@@ -171,12 +174,8 @@ class Functions:
     ) -> None:
         """Bind parameters to arguments."""
         plain = [p for p in facts.parameters if not p.name.startswith("*") and not p.keyword_only]
-        if facts.is_method and "staticmethod" not in facts.decorators and plain:
-            first, *plain = plain
-            if callee.owner is not None and "classmethod" not in facts.decorators:
-                self._heap.store(state, frame.number, first.name, one(callee.owner))
-            elif "classmethod" not in facts.decorators:
-                plain = [first, *plain]  # called on the class: self is passed
+        if plain and self._receive(state, frame, facts, callee):
+            del plain[0]
         positional = [values for name, values in given if name == ""]
         spread = any(name in ("*", "**") for name, _ in given)
         named = {name: values for name, values in given if name not in ("", "*", "**")}
@@ -192,6 +191,28 @@ class Functions:
             else:
                 values = _default(parameter.default)
             self._heap.store(state, frame.number, parameter.name, values)
+
+    def _receive(self, state: State, frame: Frame, facts: FunctionFacts, callee: Function) -> bool:
+        """Bind `self` or `cls`; False where there is none, or where it is passed as any other."""
+        if not facts.is_method or not facts.parameters or "staticmethod" in facts.decorators:
+            return False
+        own = UNKNOWN
+        if "classmethod" in facts.decorators:
+            cls = self._class_of(callee)
+            own = UNKNOWN if cls is None else one(Class(cls))
+        elif callee.owner is not None:
+            own = one(callee.owner)
+        else:
+            return False  # called on the class
+        self._heap.store(state, frame.number, facts.parameters[0].name, own)
+        return True
+
+    def _class_of(self, callee: Function) -> ClassRef | None:
+        """What `cls` stands for in a class method."""
+        if callee.owner is None:
+            return callee.cls
+        symbol = self._heap.origins[callee.owner.number].symbol
+        return symbol if isinstance(symbol, ClassRef) else None
 
 
 def _default(node: Expression) -> Values:

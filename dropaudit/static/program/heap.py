@@ -86,6 +86,19 @@ class Heap:
                 self._children.setdefault(parent, set()).add(mine)
         return one(Object(mine))
 
+    def is_attribute(self, state: State, thing: Object, name: str) -> bool:
+        """Whether `thing.name` is something that the thing holds, and no method of it."""
+        if name in state.row(thing.number):
+            return True
+        mine = self._numbers.get(("someone", thing.number, name))
+        if mine is not None and mine in state.modes:
+            return True
+        symbol = self.origins[thing.number].symbol
+        if not isinstance(symbol, ClassRef):
+            return False
+        every = (one for one in self._resolver.lineage(symbol) if isinstance(one, ClassRef))
+        return any(h.name == name for one in every for h in self._resolver.class_facts(one).held)
+
     def _held_symbol(self, above: Origin | None, name: str) -> Symbol | None:
         """The class of what a class puts on `self.name`, if all that it puts there is one."""
         if above is None or not isinstance(above.symbol, ClassRef):

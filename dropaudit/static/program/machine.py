@@ -21,6 +21,7 @@ from dropaudit.static.program.code import (
     Constant,
     Define,
     Do,
+    Each,
     Element,
     Expression,
     If,
@@ -272,7 +273,7 @@ class Machine:
         return result
 
     def _loop(self, ctx: Context, states: list[State], node: Loop, exits: Exits) -> list[State]:
-        inside = self._loop_context(ctx, node)
+        inside = replace(self.loop_context(ctx, node), loop_line=node.line, loop_top=node.top)
         if node.target is not None:
             unrolled = self._unrolled(ctx, states, node)
             if unrolled is not None:
@@ -350,17 +351,15 @@ class Machine:
             ends += current
         return merged(ends)
 
-    def _loop_context(self, ctx: Context, node: Loop) -> Context:
-        written = " ".join(_written(node.source))
-        held_out = ctx.held_out or any(library.HELD_OUT.search(w) for w in written.split())
+    def loop_context(self, ctx: Context, node: Loop | Each) -> Context:
+        """What holds inside of a loop, or of a comprehension."""
+        held_out = ctx.held_out or any(library.HELD_OUT.search(w) for w in _written(node.source))
         trains = self.units.loop_trains(node, ctx.frame.ref)
         return replace(
             ctx,
             trains=trains,
             held_out=held_out and not trains,
             measures=not trains and (ctx.measures or self.units.measures(ctx.frame.ref, node)),
-            loop_line=node.line,
-            loop_top=node.top,
         )
 
     def _with(self, ctx: Context, states: list[State], node: With, exits: Exits) -> list[State]:

@@ -8,6 +8,8 @@ from dropaudit.static.program import library
 from dropaudit.static.program.code import (
     Attribute,
     Call,
+    Name,
+    Return,
     Span,
     dotted,
 )
@@ -60,7 +62,16 @@ class Methods:
             self.switch(ctx, state, thing, name, given, node.where)
             return [(state, one(thing))]
         if isinstance(method, FunctionRef):
+            if self._is_property(method):
+                found = self.member(state, thing, name)
+                if found:
+                    return self._machine.calls.any(ctx, state, node, found, given)
+                self._machine.calls.escape(state, given)
+                return [(state, UNKNOWN)]
             return self._own_method(ctx, state, node, thing, name, method, given)
+        if self._heap.is_attribute(state, thing, name):
+            attribute = self._heap.someone(state, thing.number, name)
+            return self._machine.calls.any(ctx, state, node, attribute, given)
         if name in library.SAME_METHODS:
             return [(state, one(thing))]
         if name in library.STEPS:
@@ -204,7 +215,7 @@ class Methods:
         if found:
             return found
         origin = self._heap.origins[owner.number]
-        if name in library.SAME_ATTRIBUTES and not isinstance(origin.symbol, ClassRef):
+        if name in library.SAME_ATTRIBUTES and not self._heap.is_attribute(state, owner, name):
             return one(owner)
         if name == "training":
             mode = self._heap.mode(state, owner.number)
@@ -212,11 +223,24 @@ class Methods:
             return one(Plain(mode is not None and mode.kind == "train")) if known else UNKNOWN
         method = self.find(origin, name)
         if isinstance(method, FunctionRef):
-            facts = self._machine.resolver.function_facts(method)
-            if any(d.endswith("property") for d in facts.decorators):
-                return UNKNOWN
+            if self._is_property(method):
+                facts = self._machine.resolver.function_facts(method)
+                return self._property(state, owner, facts)
             return one(Function(method, owner))
         return self._heap.someone(state, owner.number, name)
+
+    def _is_property(self, method: FunctionRef) -> bool:
+        facts = self._machine.resolver.function_facts(method)
+        return any(decorator.endswith("property") for decorator in facts.decorators)
+
+    def _property(self, state: State, owner: Object, facts: FunctionFacts) -> Values:
+        """What a property gives that does nothing but to give an attribute."""
+        first = facts.parameters[0].name if facts.parameters else ""
+        match facts.body:
+            case (Return(Attribute(Name(own), name), _),) if own == first != name:
+                method = self.find(self._heap.origins[owner.number], name)
+                return UNKNOWN if method is not None else self.member(state, owner, name)
+        return UNKNOWN
 
 
 def _owner(node: Call) -> str:

@@ -53,6 +53,7 @@ from dropaudit.static.program.facts import (
 )
 
 _WORDS = re.compile(rb"torch|model|\bnn\b|[Mm]odule|\.eval\(|backward|^\s*(from|import)\s+\.", re.M)
+_SHORT = 4096  # bytes of a file that may do nothing but pass names on
 _LONGEST_TEXT = 80
 _MOST_ITEMS = 24
 _NOTHING = Mix(())
@@ -66,7 +67,7 @@ _OPERATORS: dict[type[ast.cmpop], str] = {
 
 def may_hold_facts(data: bytes) -> bool:
     """Whether a file can have facts; those of any other are empty."""
-    return _WORDS.search(data) is not None
+    return _WORDS.search(data) is not None or (len(data) < _SHORT and b"import" in data)
 
 
 def read_facts(data: bytes) -> FileFacts:
@@ -185,6 +186,7 @@ class _Reader:
         qualified = _below(around, node.name)
         held: list[Held] = []
         methods: list[str] = []
+        fields: list[str] = []
         for one in _class_body(node.body):
             match one:
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -193,8 +195,10 @@ class _Reader:
                     held.extend(self._held(one, qualified))
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     held.append(Held(name, self._value(value, qualified), "", one.lineno))
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    held.append(Held(name, self._value(value, qualified), "", one.lineno))
+                case ast.AnnAssign(target=ast.Name(id=name), value=value):
+                    fields.append(name)
+                    if value is not None:
+                        held.append(Held(name, self._value(value, qualified), "", one.lineno))
                 case ast.ClassDef():
                     self._class(one, qualified)
         reads, dynamic = _reads(node)
@@ -208,6 +212,7 @@ class _Reader:
             reads,
             dynamic,
             self._span(node),
+            tuple(fields),
         )
         self._classes.append(facts)
         return Define(node.name, qualified, True)
@@ -344,11 +349,23 @@ class _Reader:
         for number, case in reversed(list(enumerate(cases))):
             body = self._block(case.body, around)
             text = f"{self._text(subject)} case {number}"
+            test = self._test_of_case(subject, case, around)
             if case.guard is None and isinstance(case.pattern, ast.MatchAs):
                 rest = body if case.pattern.pattern is None else rest
                 continue
-            rest = (If(self._value(subject, around), text, body, rest, subject.lineno),)
+            rest = (If(test, text, body, rest, subject.lineno),)
         yield from rest
+
+    def _test_of_case(self, subject: ast.expr, case: ast.match_case, around: str) -> Expression:
+        """The comparison that a case of a constant makes; of others what happens in it."""
+        value = self._value(subject, around)
+        match case:
+            case ast.match_case(pattern=ast.MatchValue(value=ast.Constant() as one), guard=None):
+                return Compare(value, "==", self._value(one, around))
+            case ast.match_case(pattern=ast.MatchSingleton(value=one), guard=None):
+                return Compare(value, "is", Constant(one))
+        guard = () if case.guard is None else (self._value(case.guard, around),)
+        return Mix((value, *guard))
 
     def _target(self, node: ast.expr, around: str) -> Expression:
         if isinstance(node, ast.Starred):

@@ -11,6 +11,7 @@ from dropaudit.static.program.code import (
     Assign,
     Attribute,
     Call,
+    Each,
     Expression,
     If,
     Inner,
@@ -18,10 +19,10 @@ from dropaudit.static.program.code import (
     Name,
     Several,
     Span,
-    Statement,
     Try,
     With,
     dotted,
+    within,
 )
 from dropaudit.static.program.layers import Layers
 from dropaudit.static.program.library import BACKWARD, MEASURES
@@ -53,11 +54,12 @@ class Units:
         self._layers = layers
         self._words: dict[FunctionRef, bool] = {}
         self._matters: dict[FunctionRef, bool] = {}
-        self._loops: dict[tuple[FunctionRef, int], bool] = {}
+        self._loops: dict[tuple[FunctionRef, int | Each], bool] = {}
         self._assigns: dict[tuple[FunctionRef, int], frozenset[str]] = {}
-        self._measures: dict[tuple[FunctionRef, int], bool] = {}
+        self._measures: dict[tuple[FunctionRef, int | Each], bool] = {}
         self._trains: dict[FunctionRef, bool] = {}
         self._switches: dict[FunctionRef, bool] = {}
+        self._models: dict[FunctionRef, bool] = {}
 
     def trains(self, ref: FunctionRef) -> bool:
         """Whether a function, or what it calls, makes a backward pass."""
@@ -84,33 +86,35 @@ class Units:
         owner = self.owner(ref)
         if owner is not None and self._layers.is_module(owner):
             return False
-        facts = self._resolver.functions(ref.path)[ref.qualified]
-        names = dict.fromkeys(filter(None, map(dotted, called(facts.body))))
-        for name in names:
-            symbol = self._resolver.resolve(ref.path, name)
-            if isinstance(symbol, ClassRef) and self._layers.is_module(symbol):
-                return True
-            if isinstance(symbol, External) and symbol.dotted.startswith("torch.nn.Seq"):
-                return True
+        return self._has_model(ref)
+
+    def _has_model(self, ref: FunctionRef) -> bool:
+        """Whether a function builds a model, by itself or in a constructor that it calls."""
+        if ref not in self._models:
+            self._models[ref] = False
+            facts = self._resolver.functions(ref.path).get(ref.qualified)
+            names = dict.fromkeys(map(dotted, called(facts.body))) if facts else {}
+            self._models[ref] = any(self._gives_model(name, ref.path) for name in names if name)
+        return self._models[ref]
+
+    def _gives_model(self, name: str, path: str) -> bool:
+        match self._resolver.resolve(path, name):
+            case ClassRef() as symbol:
+                init = self._resolver.method(symbol, "__init__")
+                found = isinstance(init, FunctionRef) and self._has_model(init)
+                return self._layers.is_module(symbol) or found
+            case External(outside):
+                return outside.startswith("torch.nn.Seq")
         return False
 
     def _builds(self, ref: FunctionRef) -> bool:
         facts = self._resolver.functions(ref.path).get(ref.qualified)
         if facts is None:
             return False
-        names: dict[str, None] = {}
-        for function in called(facts.body):
-            if isinstance(function, Inner):
-                names[function.name] = None
-            elif written := dotted(function):
-                names[written] = None
-        for name in names:
-            target = self._target(name, ref)
-            if target is not None:
-                if self.matters(target):
-                    return True
-                continue
-            if name.startswith("self."):
+        if any(self.matters(target) for target in self._targets(facts.body, ref)):
+            return True
+        for name in dict.fromkeys(map(dotted, called(facts.body))):
+            if not name or name.startswith("self.") or self._target(name, ref) is not None:
                 continue
             symbol = self._resolver.resolve(ref.path, name)
             if isinstance(symbol, GlobalRef):
@@ -127,11 +131,11 @@ class Units:
         init = self._resolver.method(symbol, "__init__")
         return isinstance(init, FunctionRef) and self.matters(init)
 
-    def loop_trains(self, loop: Loop, ref: FunctionRef) -> bool:
-        """As `trains`, for a loop in the function `ref`."""
-        key = ref, loop.line
+    def loop_trains(self, loop: Loop | Each, ref: FunctionRef) -> bool:
+        """As `trains`, for a loop or comprehension in the function `ref`."""
+        key = ref, _key(loop)
         if key not in self._loops:
-            self._loops[key] = self._body_reaches(loop.body, ref, BACKWARD, self._trains, 0)
+            self._loops[key] = self._body_reaches(_inside(loop), ref, BACKWARD, self._trains, 0)
         return self._loops[key]
 
     def loop_assigns(self, loop: Loop, ref: FunctionRef) -> frozenset[str]:
@@ -141,12 +145,12 @@ class Units:
             self._assigns[key] = frozenset(_targets(loop))
         return self._assigns[key]
 
-    def measures(self, ref: FunctionRef, loop: Loop | None = None) -> bool:
+    def measures(self, ref: FunctionRef, loop: Loop | Each | None = None) -> bool:
         """Whether a function, or a loop in it, predicts from what a model returns, or judges it."""
-        key = ref, 0 if loop is None else loop.line
+        key = ref, 0 if loop is None else _key(loop)
         if key not in self._measures:
             body = self._resolver.functions(ref.path)[ref.qualified].body
-            self._measures[key] = measures(body if loop is None else loop.body)
+            self._measures[key] = measures(body if loop is None else _inside(loop))
         return self._measures[key]
 
     def _reaches(
@@ -167,25 +171,40 @@ class Units:
 
     def _body_reaches(
         self,
-        body: tuple[Statement, ...],
+        body: object,
         ref: FunctionRef,
         words: frozenset[str],
         known: dict[FunctionRef, bool],
         depth: int,
     ) -> bool:
-        names: dict[str, None] = {}
         for function in called(body):
             match function:
                 case Name(name) | Attribute(_, name) if name in words:
                     return True
+        targets = self._targets(body, ref)
+        return any(self._reaches(one, words, known, depth + 1) for one in targets)
+
+    def _targets(self, body: object, ref: FunctionRef) -> Iterator[FunctionRef]:
+        """The functions of the project that a part of `ref` calls, or passes on to be called."""
+        names: dict[str, None] = {}
+        methods = {"__init__": None}
+        for node in within(body):
+            match node:
+                case Call(function, arguments):
+                    if isinstance(function, Attribute):
+                        methods[function.name] = None
+                    names[dotted(function)] = None
+                    names |= {dotted(one.value): None for one in arguments}
                 case Inner(qualified):
-                    names[qualified] = None
-            if written := dotted(function):
-                names[written] = None
-        targets = (self._target(name, ref) for name in names)
-        return any(
-            self._reaches(one, words, known, depth + 1) for one in targets if one is not None
-        )
+                    yield FunctionRef(ref.path, qualified)
+        for name in filter(None, names):
+            if (target := self._target(name, ref)) is not None:
+                yield target
+                continue
+            symbol = self._resolver.resolve(ref.path, name)
+            if isinstance(symbol, ClassRef) and not self._layers.is_module(symbol):
+                found = (self._resolver.method(symbol, method) for method in methods)
+                yield from (one for one in found if isinstance(one, FunctionRef))
 
     def _target(self, name: str, ref: FunctionRef) -> FunctionRef | None:
         """The function of the project that a call of `name` in `ref` reaches, if that is plain."""
@@ -215,13 +234,21 @@ class Units:
         return None
 
 
-def measures(body: tuple[Statement, ...]) -> bool:
+def measures(body: object) -> bool:
     """Whether statements make a prediction of what a model returns, or measure it."""
     for function in called(body):
         match function:
             case Name(name) | Attribute(_, name) if MEASURES.search(name):
                 return True
     return False
+
+
+def _key(loop: Loop | Each) -> int | Each:
+    return loop.line if isinstance(loop, Loop) else loop
+
+
+def _inside(loop: Loop | Each) -> object:
+    return loop.body if isinstance(loop, Loop) else loop.value
 
 
 def _targets(loop: Loop) -> Iterator[str]:

@@ -28,6 +28,7 @@ class Function:
     owner: Object | None = None
     frame: Frame | None = None
     given: tuple[tuple[str, Values], ...] = ()  # what functools.partial has passed
+    cls: ClassRef | None = None  # of a class method: the class that it was looked up in
 
 
 @dataclass(frozen=True, slots=True)
