@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -36,7 +35,8 @@ class Readers:
         for one in self._family(ref):
             if one != ref and _reads(self._resolver.class_facts(one), name):
                 return True
-        return any(path != ref.path for path in self._read_elsewhere(name))
+        near = self._importers({one.path for one in self._family(ref)})
+        return any(self._reads_of_others(path, name) for path in sorted(near - {ref.path}))
 
     def is_whole(self, ref: ClassRef) -> bool:
         """Whether the program shows all that runs on an instance of a class, and that it does run.
@@ -84,13 +84,29 @@ class Readers:
                         found.setdefault(base, []).append(one)
         return found
 
-    def _read_elsewhere(self, name: str) -> Iterator[str]:
-        """The files in which the attribute is read of something other than `self` and settings."""
-        quoted = f'"{name}"'
+    def _importers(self, paths: set[str]) -> set[str]:
+        """The files that can get at what these define: those that import them, and from those."""
+        found = set(paths)
+        for _ in range(2):
+            found |= {path for path, imports in self._imports.items() if imports & found}
+        return found
+
+    @cached_property
+    def _imports(self) -> dict[str, set[str]]:
+        """The files that each file imports something of."""
+        found: dict[str, set[str]] = {}
         for path, facts in self._resolver.files.items():
-            texts = (function for function in facts.functions if quoted in function.text)
-            if any(_names(function.body, name) for function in texts):
-                yield path
+            names = [*(one.dotted for one in facts.imports), *facts.stars]
+            symbols = (self._resolver.imported(path, name) for name in names)
+            known = (one for one in symbols if not isinstance(one, External))
+            found[path] = {one.path for one in known}
+        return found
+
+    def _reads_of_others(self, path: str, name: str) -> bool:
+        """Whether a file reads the attribute of something other than `self` and settings."""
+        functions = self._resolver.files[path].functions
+        quoted = f'"{name}"'
+        return any(quoted in one.text and _names(one.body, name) for one in functions)
 
 
 def _reads(facts: ClassFacts, name: str) -> bool:
