@@ -167,6 +167,13 @@ class Functions:
             return True
         if callee.frame is not None and callee.frame.qualified:
             return True  # it sees the variables of the function around it
+        passed = (v for _, values in given for v in values if isinstance(v, Function))
+        if any(self._concerns(state, one, []) for one in passed):
+            return True
+        if callee.owner is not None:
+            symbol = self._heap.origins[callee.owner.number].symbol
+            if isinstance(symbol, ClassRef) and symbol != self._machine.units.owner(callee.ref):
+                return self._machine.units.some_method_matters(symbol)  # may be called for it
         return self._machine.units.matters(callee.ref)
 
     def _pass(

@@ -60,6 +60,7 @@ class Units:
         self._trains: dict[FunctionRef, bool] = {}
         self._switches: dict[FunctionRef, bool] = {}
         self._models: dict[FunctionRef, bool] = {}
+        self._classes: dict[ClassRef, bool] = {}
 
     def trains(self, ref: FunctionRef) -> bool:
         """Whether a function, or what it calls, makes a backward pass."""
@@ -78,6 +79,18 @@ class Units:
             self._matters[ref] = False
             self._matters[ref] = self._reaches(ref, _MATTERS, self._words, 0) or self._builds(ref)
         return self._matters[ref]
+
+    def some_method_matters(self, cls: ClassRef) -> bool:
+        """As `matters`, for any method that instances of a class have."""
+        if cls not in self._classes:
+            every = (c for c in self._resolver.lineage(cls) if isinstance(c, ClassRef))
+            methods = (
+                FunctionRef(c.path, f"{c.qualified}.{name}")
+                for c in every
+                for name in self._resolver.class_facts(c).methods
+            )
+            self._classes[cls] = any(map(self.matters, methods))
+        return self._classes[cls]
 
     def starts(self, ref: FunctionRef) -> bool:
         """Whether a function builds a model and has it trained, evaluated or switched."""
