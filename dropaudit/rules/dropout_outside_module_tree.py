@@ -161,6 +161,69 @@ rule = Rule(
         ),
         Example(
             """
+            import torch.nn as nn
+            from .blocks import Block, Plain, Quiet, Record
+
+            class Net(nn.Module):
+                def __init__(self, n, rate):
+                    super().__init__()
+                    self.blocks = [Block(8) for _ in range(n)]  # DRP204
+                    self.late = []  # DRP204
+                    for _ in range(n):
+                        self.late.append(Quiet(8, rate))
+                    self.kept = nn.ModuleList([Block(8) for _ in range(n)])
+                    self.plain = [Plain(8) for _ in range(n)]
+                    self.quiet = [Quiet(8) for _ in range(n)]
+                    self.zero = [Quiet(8, rate=0.0) for _ in range(n)]
+                    self.records = [Record(8) for _ in range(n)]
+                    self.body = [Block(8) for _ in range(n)]
+                    self.body = nn.Sequential(*self.body)
+
+                def forward(self, x):
+                    for block in (*self.blocks, *self.late, *self.kept, *self.plain):
+                        x = block(x)
+                    return self.body(x)
+
+            class Trainer:
+                def __init__(self):
+                    self.models = [Block(8), Block(16)]
+            """,
+            others={
+                "blocks.py": """
+                import torch.nn as nn
+
+                class Quiet(nn.Module):
+                    def __init__(self, dim, rate=0.0):
+                        super().__init__()
+                        self.drop = nn.Dropout(rate)
+
+                    def forward(self, x):
+                        return self.drop(x)
+
+                class Block(nn.Module):
+                    def __init__(self, dim):
+                        super().__init__()
+                        self.body = nn.Sequential(nn.Linear(dim, dim), Quiet(dim, rate=0.1))
+
+                    def forward(self, x):
+                        return self.body(x)
+
+                class Plain(nn.Module):
+                    def __init__(self, dim):
+                        super().__init__()
+                        self.norm = nn.BatchNorm1d(dim)
+
+                    def forward(self, x):
+                        return self.norm(x)
+
+                class Record:
+                    def __init__(self, dim):
+                        self.drop = nn.Dropout(0.5)
+                """
+            },
+        ),
+        Example(
+            """
             from collections import OrderedDict
             from functools import reduce
             import torch.nn as nn
