@@ -42,8 +42,10 @@ training, which is its purpose.
 
 ## Not seen
 
-Parts that come in as arguments, models of libraries that are not known by name, and classes that
-only predict. Lightning modules are left alone: from 2.2 on, Lightning keeps the mode of each part.
+Parts that come in as arguments, models of libraries that are not known by name, classes that only
+predict, and parts that some file of the program puts in eval mode (`model.backbone.eval()` after
+`model.train()`). Lightning modules are left alone: from 2.2 on, Lightning keeps the mode of each
+part.
 
 ## References
 
@@ -54,14 +56,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import libcst as cst
 
 from dropaudit.catalogue import Example, Rule
-from dropaudit.findings import Severity
+from dropaudit.findings import Finding, Severity
 from dropaudit.static.facts import ClassFacts
 from dropaudit.static.modelayers import builder_of, mode_layers
+from dropaudit.static.names import dotted_text
+from dropaudit.static.outgoing import qualified
 from dropaudit.static.pinned import Constructor, Part, is_kept
+from dropaudit.static.program.callers import Callers
+from dropaudit.static.program.layers import Layers
+from dropaudit.static.program.pinning import pinned_elsewhere
+from dropaudit.static.program.project import Project
+from dropaudit.static.program.resolve import ClassRef, FunctionRef
 from dropaudit.static.source import Change, Report, Source
 
 rule = Rule(
@@ -261,6 +271,84 @@ rule = Rule(
         ),
         Example(
             """
+            from torch import nn
+            from parts import Base, Dropping, Plain, build, build_plain
+
+            class Tagger(nn.Module):
+                def __init__(self, dim):
+                    super().__init__()
+                    self.teacher = Dropping(0.1).eval().requires_grad_(False)  # DRP212
+                    self.plain = Plain().eval().requires_grad_(False)
+                    self.switched = Dropping(0.1).eval().requires_grad_(False)
+                    self.head = nn.Linear(8, dim)
+
+                def forward(self, x):
+                    return self.head(self.switched(self.plain(self.teacher(x))))
+
+            class Pinned(Base):
+                def __init__(self, dim):
+                    super().__init__()
+                    self.part = Dropping(0.1).eval().requires_grad_(False)
+                    self.head = nn.Linear(8, dim)
+
+                def forward(self, x):
+                    return self.head(self.part(x))
+
+            class Made(nn.Module):
+                def __init__(self, dim):
+                    super().__init__()
+                    self.made = build(0.1)  # DRP212
+                    self.made.eval().requires_grad_(False)
+                    self.made_plain = build_plain()
+                    self.made_plain.eval().requires_grad_(False)
+                    self.head = nn.Linear(8, dim)
+
+                def forward(self, x):
+                    return self.head(self.made_plain(self.made(x)))
+            """,
+            others={
+                "parts.py": """
+                from torch import nn
+
+                class Base(nn.Module):
+                    def train(self, mode=True):
+                        super().train(mode)
+                        self.part.eval()
+                        return self
+
+                class Dropping(nn.Module):
+                    def __init__(self, rate):
+                        super().__init__()
+                        self.body = nn.Sequential(nn.Linear(8, 8), nn.Dropout(rate))
+
+                    def forward(self, x):
+                        return self.body(x)
+
+                class Plain(nn.Module):
+                    def __init__(self):
+                        super().__init__()
+                        self.body = nn.Linear(8, 8)
+
+                    def forward(self, x):
+                        return self.body(x)
+
+                def build(rate):
+                    return Dropping(rate)
+
+                def build_plain():
+                    return Plain()
+                """,
+                "loop.py": """
+                def fit(model, loader):
+                    for x in loader:
+                        model.train()
+                        model.switched.eval()
+                        model(x).sum().backward()
+                """,
+            },
+        ),
+        Example(
+            """
             import pytorch_lightning as pl
             import torchvision
             from torch import nn
@@ -289,23 +377,49 @@ def pinned_only_once(node: cst.ClassDef, source: Source) -> Iterator[Report]:
     if not facts.is_module or _is_spared(facts, source):
         return
     constructor = Constructor(facts, source)
-    parts = [(p, mode_layers(source, p.value)) for p in constructor.parts()]
-    found = [(p, inside) for p, inside in parts if inside and not is_kept(constructor, p.name)]
-    if (
-        not found
-        or constructor.is_inference()
-        or not constructor.trains({p.name for p, _ in parts})
-    ):
+    parts = list(constructor.parts())
+    open_ = [part for part in parts if not is_kept(constructor, part.name)]
+    if not open_ or constructor.is_inference() or not constructor.trains({p.name for p in parts}):
         return
-    changes = _override(node, [p for p, _ in found], source)
-    for part, inside in found:
-        yield Report(
-            builder_of(source, part.value),
-            f"`self.{part.name}` is frozen and put in eval mode only once: the first `train()` of "
-            f"`{facts.name}` switches its {inside} on again",
-            changes,
-            title=f"Keep `self.{part.name}` in eval mode",
-        )
+    known = [(part, mode_layers(source, part.value)) for part in open_]
+    sure = [part for part, inside in known if inside]
+    for part, inside in known:
+        builder = builder_of(source, part.value)
+        built = dotted_text(builder.func) if isinstance(builder, cst.Call) else ""
+        if inside or built:
+            shown = inside or "mode layers"
+            yield Report(
+                builder,
+                f"`self.{part.name}` is frozen and put in eval mode only once: the first `train()` "
+                f"of `{facts.name}` switches its {shown} on again",
+                _override(node, sure if inside else [*sure, part], source),
+                title=f"Keep `self.{part.name}` in eval mode",
+                about=(qualified(source, node), part.name, _class_of(built), inside),
+            )
+
+
+@rule.in_project
+def pinned_nowhere(project: Project) -> Iterator[Finding]:
+    """Of those parts, the ones that no other file pins, with something inside that has a mode."""
+    claims = project.claims(rule.code)
+    layers, callers = Layers(project.resolver), Callers(project.resolver)
+    for claim in claims:
+        finding, (owner, part, built, inside) = claim.finding, claim.about
+        path = finding.where.path
+        symbol = project.resolver.resolve(path, built) if built else None
+        if isinstance(symbol, (ClassRef, FunctionRef)):
+            found = layers.inside(symbol)
+            if not found.layer and not (inside and found.unknown):
+                continue
+            finding = replace(finding, message=finding.message.replace("mode layers", found.layer))
+        elif not inside:
+            continue
+        if not pinned_elsewhere(project.resolver, callers, path, owner, part):
+            yield finding
+
+
+def _class_of(built: str) -> str:
+    return built.removesuffix(".from_pretrained")
 
 
 def _is_spared(facts: ClassFacts, source: Source) -> bool:

@@ -106,11 +106,11 @@ class Callers:
 
     def _of_name(self, ref: FunctionRef, name: str) -> Iterator[tuple[FunctionRef, Call]]:
         last = name.rpartition(".")[2]
-        owner = self._owner(ref)
+        owner = self.owner(ref)
         for caller, call in self.named(last):
             written = dotted(call.function)
             if name.startswith("self."):
-                other = self._owner(caller)
+                other = self.owner(caller)
                 if written != name or other is None or owner is None:
                     continue
                 if owner in self._resolver.lineage(other):
@@ -130,7 +130,7 @@ class Callers:
         name = dotted(call.function)
         head, _, rest = name.partition(".")
         if facts.is_method:
-            owner = self._owner(caller)
+            owner = self.owner(caller)
             if head != "self" or owner is None:
                 return False
             return self._resolver.method(owner, rest) == ref
@@ -145,7 +145,8 @@ class Callers:
             around = around.rpartition(".")[0]
         return self._resolver.resolve(caller.path, name) == ref
 
-    def _owner(self, ref: FunctionRef) -> ClassRef | None:
+    def owner(self, ref: FunctionRef) -> ClassRef | None:
+        """The class around a function."""
         classes = {one.qualified for one in self._resolver.files[ref.path].classes}
         around = ref.qualified.rpartition(".")[0]
         while around:
