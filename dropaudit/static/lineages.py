@@ -8,7 +8,7 @@ NO_MODULE = re.compile(
     r"^((object|dict|list|tuple|int|str|Exception)$|Generic\b|Protocol\b|builtins\.|abc\.|typing\."
     r"|unittest\.|torch\.autograd\.|torch\.utils\.|torch\.optim|torch\.nn\.(Parameter|init|utils)\b"
     r"|flax|keras|tensorflow|tf\.|haiku|hk\.|jax|equinox|eqx\.|mlx|mxnet|gluon|chainer|paddle"
-    r"|mindspore|jittor|tinygrad|oneflow|megengine|theano|lasagne|enum\.|collections\.)"
+    r"|mindspore|jittor|tinygrad|tensorlayer|oneflow|megengine|theano|lasagne|enum\.|collections\.)"
     r"|(Trainer|Agent|Solver|Runner|Dataset|DataModule|Config|Arguments|Callback|Optimizer|Scheduler"
     r"|Env|Environment|Experiment|Pipeline|Tokenizer|TokenizerFast|Processor|Criteria|Collator"
     r"|TestCase|Output|Function|Enum|Error|Warning|Transform|Sampler|Metric|Thread|Process)$"
