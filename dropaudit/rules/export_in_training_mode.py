@@ -46,7 +46,8 @@ its purpose. A functional dropout in a graph has no fix.
 ## Not seen
 
 Models that come from a call that cannot be followed, that some callers put in eval mode, and models
-of libraries that are not known by name.
+of libraries that are not known by name. A graph that is made before a backward pass in the same
+function or script is taken for one that is to be trained.
 `torch.jit.script` keeps the switch, and `torch.onnx.export` without `dynamo=True` switches the
 model itself unless it is told otherwise: both are left alone.
 
@@ -233,6 +234,11 @@ rule = Rule(
             def convert_judged(model, x):
                 return torch.jit.trace(model, x)
 
+            def train_as_graph(model, loader, x):
+                model = torch.jit.trace(model, x)
+                for inputs in loader:
+                    model(inputs).sum().backward()
+
             def main(loader, x, metadata):
                 model = Net(0.1)
                 fit(model, loader)
@@ -241,6 +247,7 @@ rule = Rule(
                 evaluate(model, loader)
                 convert_judged(model, x)
                 torch.onnx.export(Wrapped(model), x, "net.onnx", dynamo=True)
+                train_as_graph(Net(0.1), loader, x)
                 to_hetero(Functional(0.1), metadata)  # DRP215
                 to_hetero(Modular(0.1), metadata)
                 return symbolic_trace(Functional(0.1).eval())
@@ -382,6 +389,12 @@ rule = Rule(
             def trace_for_training(x):
                 model = Net()
                 return torch.jit.trace(model, x)
+
+            def trained_as_a_graph(loader, x):
+                model = Net()
+                model = torch.jit.trace(model, x)
+                for inputs in loader:
+                    model(inputs).sum().backward()
 
             def test_trace(x):
                 model = Net()

@@ -115,7 +115,22 @@ def _is_meant(call: cst.Call, name: str, source: Source) -> bool:
             FOR_TRAINING.search(source.text(t.target)) for t in node.targets
         ):
             return True
-    return any(_OTHER_FLOW.search(called) for called in source.calls_by_name)
+    if any(_OTHER_FLOW.search(called) for called in source.calls_by_name):
+        return True
+    return _is_trained_after(source, call)
+
+
+def _is_trained_after(source: Source, call: cst.Call) -> bool:
+    """Whether the first backward pass of the function or script comes after an export."""
+    block = source.function_of(call) or source.module
+    for node in descend(block):
+        if node is call:
+            passes = source.calls_by_name.get("backward", [])
+            return any((source.function_of(one) or source.module) is block for one in passes)
+        match node:
+            case cst.Call(func=cst.Attribute(attr=cst.Name("backward"))):
+                return False
+    return False
 
 
 def _is_switched(value: cst.Call) -> bool:

@@ -107,7 +107,7 @@ class Events:
             verdict: Verdict = "open"
             if ctx.hidden or kinds & {"eval", "unknown"}:
                 verdict = "right"
-            elif kinds == {"train"} and layer and not _is_meant(ctx, modes[0]):
+            elif kinds == {"train"} and layer and not _is_meant(ctx, modes):
                 verdict = "wrong"
             origin = self._heap.origins[thing.number]
             self._seen.exports.setdefault(Export(at, origin, verdict, layer, ctx.way))
@@ -164,9 +164,13 @@ def _is_used(ctx: Context) -> bool:
     )
 
 
-def _is_meant(ctx: Context, mode: Mode | None) -> bool:
-    """Whether `train()` is said right beside an export, and not in order to train."""
-    switch = None if mode is None or mode.trained else mode.switch
+def _is_meant(ctx: Context, modes: list[Mode | None]) -> bool:
+    """Whether the graph of an export is to be trained, or `train()` is said right beside it."""
+    if any(mode is not None and mode.trained for mode in modes):
+        return False
+    if any(step.trains for step in ctx.steps):
+        return True
+    switch = None if modes[0] is None else modes[0].switch
     here = ctx.frame.path, ctx.frame.qualified
     return switch is not None and (switch.path, switch.function) == here
 
