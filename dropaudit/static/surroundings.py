@@ -59,6 +59,18 @@ def surroundings(
     return Surroundings(tuple(found))
 
 
+def outermost(folder: str) -> str:
+    """The highest folder that is the root of a project in which `folder` lies; empty for none."""
+    highest = ""
+    while True:
+        if any(os.path.exists(os.path.join(folder, mark)) for mark in _MARKS):
+            highest = folder
+        above = os.path.dirname(folder)
+        if above == folder:
+            return highest
+        folder = above
+
+
 def _up(folder: str) -> Iterator[str]:
     """The folder and those above it up to the root of its project; only it, where there is none."""
     chain = [folder]

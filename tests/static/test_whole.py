@@ -363,3 +363,30 @@ def test_files_of_which_nothing_was_found_are_not_joined_again(
     whole = scan(files, OPTIONS, jobs=1, cache=None)
     monkeypatch.setattr(Whole, "_joined", None)
     assert mended(whole, "a.py")[1] == ["DRP106"]
+
+
+def test_projects_that_are_scanned_together_are_programs_of_their_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither sees the other, and a change in one leaves the other as it is."""
+    for name in ("one", "two"):
+        Path(name, "deep").mkdir(parents=True)
+        Path(name, "setup.py").touch()
+        Path(name, "deep", "setup.py").touch()
+    files = write(**{"one/deep/a": CALLER, "one/b": ARMED, "two/a": CALLER})
+    cache = project / "cache"
+    found = {"one/deep/a.py": [("DRP998", 2)]}
+    assert scanned(files, cache=Cache(cache)) == found
+    joined: list[str] = []
+    real = Whole._joined
+
+    def remember(self: Whole, root: str, *others: Any) -> Any:
+        joined.append(Path(root).name)
+        return real(self, root, *others)
+
+    monkeypatch.setattr(Whole, "_joined", remember)
+    assert scanned(write(**{"two/b": ARMED}), cache=Cache(cache)) == {
+        **found,
+        "two/a.py": [("DRP998", 2)],
+    }
+    assert joined == ["two"]
