@@ -280,7 +280,7 @@ def never_read(project: Project) -> Iterator[Finding]:
     for claim in project.claims(rule.code):
         state, owner, name = claim.about
         ref = ClassRef(claim.finding.where.path, owner)
-        if readers.is_read(ref, name):
+        if not readers.knows(ref) or readers.is_read(ref, name):
             continue
         if state == "closed" or (
             readers.is_whole(ref) and (state == "open" or readers.has_subclass(ref))

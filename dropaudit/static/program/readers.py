@@ -30,6 +30,10 @@ class Readers:
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
 
+    def knows(self, ref: ClassRef) -> bool:
+        """Whether the facts hold the class."""
+        return any(one.qualified == ref.qualified for one in self._resolver.files[ref.path].classes)
+
     def is_read(self, ref: ClassRef, name: str) -> bool:
         """Whether other classes read `self.name` of its instances, or other files `model.name`."""
         for one in self._family(ref):
