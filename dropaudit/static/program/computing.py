@@ -14,6 +14,8 @@ from dropaudit.static.program.values import (
     union,
 )
 
+_MOST_ITEMS = 24
+
 
 def truth(values: Values) -> bool | None:
     """Whether values are true or false, where all of them agree.
@@ -45,8 +47,10 @@ def unpacked(values: Values, count: int) -> list[Values]:
 
 def mixed(parts: list[Values]) -> Values:
     """Of an expression that is not followed, what was computed in it that may still matter."""
-    kept = frozenset(v for values in parts for v in values if isinstance(v, Group))
-    return kept if len(kept) == 1 else UNKNOWN
+    kept = [v for values in parts for v in values if isinstance(v, Group)]
+    if len(kept) > 1 and len(kept) == len(parts):  # `models + [model]`
+        return one(Group(tuple(item for group in kept for item in group.items)[:_MOST_ITEMS]))
+    return one(kept[0]) if len(set(kept)) == 1 else UNKNOWN
 
 
 def negated(values: Values) -> Values:

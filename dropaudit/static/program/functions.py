@@ -43,6 +43,7 @@ class Functions:
         self._heap = machine.heap
         self._entered: set[FunctionRef] = set()
         self._outcomes: dict[object, list[Outcome]] = {}
+        self._around: dict[str, frozenset[str]] = {}
 
     def enter(self, ref: FunctionRef, entered: set[FunctionRef]) -> None:
         """Run a function that is given nothing known, or the code of a module.
@@ -154,9 +155,19 @@ class Functions:
         known = self._outcomes.get(memo)
         if known is None:
             ends = self._run(inside, state, facts)
+            if not self._has_inner(ref):  # nobody can read its variables any more
+                for after, _ in ends:
+                    after.rows.pop(number, None)
             known = self._outcomes[memo] = [(after.copy(), values) for after, values in ends]
             return ends
         return [(after.deciding(state.decided), values) for after, values in known]
+
+    def _has_inner(self, ref: FunctionRef) -> bool:
+        """Whether functions are defined in a function, which keep its variables."""
+        if ref.path not in self._around:
+            names = self._machine.resolver.functions(ref.path)
+            self._around[ref.path] = frozenset(name.rpartition(".")[0] for name in names)
+        return ref.qualified in self._around[ref.path]
 
     def _concerns(self, state: State, callee: Function, given: Arguments) -> bool:
         """Whether a function is given a model, or may reach one by itself."""

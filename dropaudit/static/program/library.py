@@ -83,7 +83,7 @@ EVALUATES = re.compile(
     r"(^|[_.])(eval|evaluate\w*|evaluation|test|tests|testing|valid|validate\w*|validation|val|dev"
     r"|infer|inference|predict\w*|prediction\w*|generate\w*|translate\w*|transcribe\w*|decode\w*"
     r"|score\w*|accuracy|acc|metrics?|demo|caption\w*|summarize\w*|classify|answer\w*|chat|sample\w*"
-    r"|benchmark_accuracy|perplexity|reward)([_.]|$)"
+    r"|benchmark_accuracy|perplexity|reward|estimate_loss)([_.]|$)"
     r"|(?<=[a-z])(Eval|Evaluate|Test|Validate|Validation|Valid|Predict|Inference)(?![a-z])",
 )
 STRICTLY_EVALUATES = re.compile(

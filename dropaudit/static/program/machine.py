@@ -95,10 +95,12 @@ class Machine:
         self.entered: set[FunctionRef] = set()  # functions that were run from others, to the end
         self.statements = 0
         self._left = 0
+        self._hopeless: dict[str, int] = {}  # entries that took too long, by file
 
     def run(self, ref: FunctionRef) -> None:
         """Interpret a function of which nothing is known that is passed to it, or a module."""
-        self._left = _STATEMENTS
+        impatience = self._hopeless.get(ref.path, 0)
+        allowed = self._left = _STATEMENTS >> min(impatience, 5)
         before = self.seen.mark()
         entered: set[FunctionRef] = set()
         try:
@@ -106,9 +108,10 @@ class Machine:
         except TooLong:
             self.seen.keep_doubts(before)
             self.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
+            self._hopeless[ref.path] = impatience + 1
         else:
             self.entered |= entered
-        self.statements += _STATEMENTS - self._left
+        self.statements += allowed - self._left
 
     def tick(self, states: int) -> None:
         """Count a statement in so many states; raises `TooLong` when there were too many."""

@@ -267,6 +267,9 @@ class _Reader:
             case ast.AnnAssign(target=target, value=ast.expr() as value):
                 one = self._target(target, around)
                 yield Assign((one,), self._value(value, around), node.lineno)
+            case ast.AugAssign(target=ast.Name() | ast.Attribute() as target, value=value):
+                one = self._value(target, around)
+                yield Assign((one,), Mix((one, self._value(value, around))), node.lineno)
             case ast.Expr(value=value) | ast.AugAssign(value=value):
                 inside = self._value(value, around)
                 if inside != _NOTHING and not isinstance(inside, (Constant, Name)):
