@@ -153,14 +153,14 @@ class Functions:
         # the number of the frame stands for the whole way here: the same state ends the same
         memo = inside, state.key(), frozenset(state.rows.items())
         known = self._outcomes.get(memo)
+        decided = dict(state.decided)  # loops in there forget what was decided around them
         if known is None:
             ends = self._run(inside, state, facts)
             if not self._has_inner(ref):  # nobody can read its variables any more
                 for after, _ in ends:
                     after.rows.pop(number, None)
             known = self._outcomes[memo] = [(after.copy(), values) for after, values in ends]
-            return ends
-        return [(after.deciding(state.decided), values) for after, values in known]
+        return [(after.deciding(decided), values) for after, values in known]
 
     def _has_inner(self, ref: FunctionRef) -> bool:
         """Whether functions are defined in a function, which keep its variables."""
