@@ -117,7 +117,7 @@ def evaluated_in_part(project: Project) -> Iterator[Finding]:
                 place(visit.mate),
                 f"this switches one model to eval mode, but `{called(visit.model)}`, which is "
                 f"trained together with it, stays in training mode: line {visit.at.where.line} "
-                f"evaluates it{acting(visit.layer)}{told(visit.way)}",
+                f"evaluates it{told(visit.way)}{acting(visit.layer)}",
             )
 
 

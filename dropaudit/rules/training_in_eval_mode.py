@@ -163,11 +163,11 @@ def trained_after_eval(project: Project) -> Iterator[Finding]:
         inside = f"`{switched.function}` switches" if switched.function else "this switches"
         loop = training.way.loop_line
         line = training.at.where.line
-        trains = f"the loop at line {loop} trains" if loop else f"line {line} trains"
         other = f" of `{training.at.path}`" if training.at.path != switched.path else ""
+        trains = f"the loop at line {loop}{other}" if loop else f"line {line}{other}"
         yield rule.finding(
             place(switched),
-            f"{inside} `{name}` to eval mode, and {trains}{other} it again without `train()`"
+            f"{inside} `{name}` to eval mode, and {trains} trains it again without `train()`"
             f"{told(training.way)}",
             _train_first(training, switched.path),
         )

@@ -49,7 +49,7 @@ def _functions(resolver: Resolver, units: Units, paths: Sequence[str]) -> Iterat
             ref = FunctionRef(path, function.qualified)
             if function.qualified and units.starts(ref):
                 yield ref
-            elif function.qualified and function.calls & _WORTH_IT:
+            elif function.qualified and (function.calls & _WORTH_IT or units.trains(ref)):
                 later.append(ref)
     yield from later
 

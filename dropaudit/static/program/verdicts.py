@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from dropaudit.static.program.heap import LOADED
 from dropaudit.static.program.resolve import ClassRef, External
 from dropaudit.static.program.sightings import Export, Sightings, Training, Visit, Way
 from dropaudit.static.program.values import Event, Origin
+
+_LAMBDA = re.compile(r"<lambda [\d:]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,7 @@ def acting(layer: str) -> str:
 
 def told(way: Way) -> str:
     """The way to a place in words: the functions, and the lines of the calls between them."""
-    names = [step.function or "the script" for step in way.steps]
+    names = [_LAMBDA.sub("<lambda>", step.function) or "the script" for step in way.steps]
     lines = [step.called_at.line for step in way.steps if step.called_at is not None]
     if len(names) == 1:
         return ""
