@@ -392,7 +392,7 @@ class _Reader:
             case ast.Constant(value=str(text)) if len(text) <= _LONGEST_TEXT:
                 return Constant(text)
             case ast.Subscript(value=value, slice=index):
-                calls = self._parts(index, around)
+                calls = self._parts(ast.Expr(index), around)
                 inside = self._value(value, around)
                 return Element(inside) if not calls else Element(Mix((inside, *calls)))
             case ast.Tuple(elts=each) | ast.List(elts=each) | ast.Set(elts=each):

@@ -161,10 +161,16 @@ class Resolver:
         symbol: Symbol | None = self._global(path, head, depth)
         if symbol is None:
             symbol = External(canonical(dotted)) if not rest else External(head)
+        start = symbol
         for name in rest:
             if symbol is None:
-                return None
+                break
             symbol = self._member(symbol, name, depth)
+        if rest and (symbol is None or isinstance(start, External)):
+            imported = self._table(path).get(head)
+            if isinstance(imported, str):  # `import a.b.c`, where `a` has no `__init__.py`
+                whole = ".".join((imported, *rest))
+                return self._imported(path, whole, depth + 1) or symbol
         return symbol
 
     def _global(self, path: str, name: str, depth: int) -> Symbol | None:
@@ -229,6 +235,8 @@ class Resolver:
                 above = self._module(path, dotted[: len(dotted) - len(rest)], ".".join(parts[:-1]))
                 if above is not None and above != path:
                     own = self._table(above).get(parts[-1])
+                    if isinstance(own, str):  # `from .name import name`
+                        own = self._imported(above, own, depth + 1)
                     if isinstance(own, (ClassRef, FunctionRef)):
                         return own
                 return ModuleRef(module)
