@@ -340,7 +340,11 @@ def test_a_rule_is_explained_by_code_or_name(asked: str) -> None:
 
 @pytest.mark.parametrize(
     ("code", "checks"),
-    [("DRP000", ["source", "trace"]), ("DRP001", ["source"]), ("DRP201", ["source", "trace"])],
+    [
+        ("DRP000", ["source", "trace"]),
+        ("DRP001", ["source"]),
+        ("DRP201", ["source", "program", "trace"]),
+    ],
 )
 def test_a_page_says_how_the_defect_is_found(code: str, checks: list[str]) -> None:
     """By a scan, by an audit, or by both."""

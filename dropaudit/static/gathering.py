@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -15,6 +16,7 @@ from dropaudit.static.program.facts import FileFacts
 
 # starting processes costs as much as reading this many bytes in this one
 SMALL = 100_000
+_RECURSION = 10_000  # what could be read can be unpacked
 
 
 class Gathering:
@@ -61,8 +63,9 @@ class Gathering:
         files = tuple(files)
         self._find([file for file in files if file.display in self.contents])
         found: dict[str, FileFacts] = {}
-        enabled = gc.isenabled()
+        enabled, limit = gc.isenabled(), sys.getrecursionlimit()
         gc.disable()  # many objects and no garbage
+        sys.setrecursionlimit(max(limit, _RECURSION))
         try:
             for file in files:
                 packed = self._packed.get(file.display)
@@ -70,6 +73,7 @@ class Gathering:
                 if facts is not None:
                     found[file.display] = facts
         finally:
+            sys.setrecursionlimit(limit)
             if enabled:
                 gc.enable()
         return found

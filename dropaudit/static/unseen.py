@@ -1,11 +1,14 @@
 """The facts of a file, or why the checks across files cannot see it.
 
-Python's own parser reads them, so a file that is written for a newer Python has none.
+Python's own parser reads them, so a file that is written for a newer Python has none. Statements
+that nest too deeply to be followed are left out of the facts; the rest of the file has its own.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
+import warnings
 from dataclasses import dataclass
 from types import FrameType
 
@@ -14,6 +17,7 @@ from dropaudit.static.program.facts import FileFacts
 from dropaudit.static.program.reading import read_facts
 
 _DEPTH = 3_000  # frames: the same wherever a file is read, so that its facts are the same
+_MOST_NESTED = 200
 _HELP = "Mend the file, or exclude it with `exclude` in `[tool.dropaudit]`."
 
 
@@ -51,7 +55,7 @@ def facts_of(data: bytes) -> tuple[FileFacts | None, Unseen | None]:
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(_height() + _DEPTH)
     try:
-        return read_facts(data), None
+        return _read(data), None
     except SyntaxError as error:
         line, column = max(error.lineno or 1, 1), max(error.offset or 1, 1)
         why = " ".join(str(error.msg).split())
@@ -62,6 +66,44 @@ def facts_of(data: bytes) -> tuple[FileFacts | None, Unseen | None]:
         return None, Unseen("a statement in it is too long or too deep")
     finally:
         sys.setrecursionlimit(limit)
+
+
+def _read(data: bytes) -> FileFacts:
+    try:
+        return read_facts(data)
+    except RecursionError:
+        return read_facts(_without_deep(data))
+
+
+def _without_deep(data: bytes) -> bytes:
+    """The source with blank lines in place of the outermost statements that nest too deeply."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tree = ast.parse(data)
+    lines = data.splitlines(keepends=True)
+    for statement in tree.body:
+        if _deeper(statement, _MOST_NESTED):
+            first = min((node.lineno for node in _decorators(statement)), default=statement.lineno)
+            last = statement.end_lineno or first
+            for at in range(first - 1, min(last, len(lines))):
+                lines[at] = lines[at][len(lines[at].rstrip(b"\r\n")) :]
+    return b"".join(lines)
+
+
+def _decorators(statement: ast.stmt) -> list[ast.expr]:
+    return getattr(statement, "decorator_list", [])
+
+
+def _deeper(statement: ast.stmt, most: int) -> bool:
+    stack: list[tuple[ast.AST, int]] = [(statement, 0)]
+    while stack:
+        node, depth = stack.pop()
+        if isinstance(node, ast.BoolOp):
+            depth += len(node.values)  # `a and b and c` is read from the right
+        if depth > most:
+            return True
+        stack.extend((child, depth + 1) for child in ast.iter_child_nodes(node))
+    return False
 
 
 def _is_newer(data: bytes) -> bool:

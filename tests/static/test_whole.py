@@ -282,6 +282,11 @@ DEEP = {
     "a table": "TABLE = [\n" + "    (1, 'a', None),\n" * 50_000 + "]\ndanger()\n",
     "branches": "if a: pass\n" + "elif b: pass\n" * 150 + "danger()\n",
 }
+DEEPER = {
+    "branches": "if a: pass\n" + "elif b: pass\n" * 1000,
+    "conjunction": "x = " + "a and " * 5000 + "a\n",
+    "calls": "x = a" + ".b()" * 2000 + "\n",
+}
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
@@ -309,6 +314,14 @@ def test_long_and_deep_files_are_joined() -> None:
     }
     found = scanned(write(**programs, zz=ARMED), jobs=2)
     assert found == {f"{name}.py": [("DRP998", 2)] for name in sorted(programs)}
+
+
+@pytest.mark.parametrize("program", DEEPER.values(), ids=DEEPER)
+def test_what_is_too_deep_to_follow_is_left_out_alone(program: str) -> None:
+    """The functions before and after it are seen, at their lines."""
+    files = write(a=CALLER + program + CALLER, b=ARMED)
+    lines = CALLER.count("\n") + program.count("\n")
+    assert scanned(files) == {"a.py": [("DRP998", 2), ("DRP998", lines + 2)]}
 
 
 def test_a_file_for_a_newer_python_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
