@@ -12,7 +12,8 @@ from dropaudit.static.program.sightings import Sightings
 from dropaudit.static.program.units import Units
 from dropaudit.static.record import Options
 
-_STATEMENTS = 3_000_000  # of all entries together: about two minutes
+_STATEMENTS = 3_000_000  # of all entries together: about two minutes; more where there is more
+_STATEMENTS_OF_A_FILE = 600
 _WORTH_IT = frozenset(["train", "eval", *BACKWARD])
 
 
@@ -24,8 +25,9 @@ def follow(resolver: Resolver, options: Options, reported: frozenset[str]) -> Si
     machine = Machine(resolver, options)
     paths = _paths(resolver, reported)
     units = machine.units
+    most = max(_STATEMENTS, _STATEMENTS_OF_A_FILE * len(paths))
     for ref in chain(_modules(resolver, units, paths), _functions(resolver, units, paths)):
-        if machine.statements > _STATEMENTS:
+        if machine.statements > most:
             machine.seen.given_up[f"{ref.path}:{ref.qualified}"] = None
         elif ref not in machine.entered:
             machine.run(ref)
