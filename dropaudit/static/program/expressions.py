@@ -35,12 +35,15 @@ from dropaudit.static.program.values import (
     Plain,
     State,
     Values,
+    merged,
     one,
     union,
 )
 
 if TYPE_CHECKING:
     from dropaudit.static.program.machine import Machine
+
+_MOST_OUTCOMES = 8  # of the parts of an expression, before those are joined whose modes agree
 
 
 class Expressions:
@@ -87,6 +90,8 @@ class Expressions:
                 for current, before in outcomes
                 for after, values in self.value(ctx, current, node)
             ]
+            if len(outcomes) > _MOST_OUTCOMES:
+                outcomes = _fewer(outcomes)
         return outcomes
 
     def _each(self, ctx: Context, state: State, node: Each) -> list[Outcome]:
@@ -186,3 +191,17 @@ class Expressions:
                 case _:
                     found.append(UNKNOWN)
         return union(*found) if found else UNKNOWN
+
+
+def _fewer(outcomes: list[tuple[State, list[Values]]]) -> list[tuple[State, list[Values]]]:
+    """Outcomes joined where their modes agree."""
+    found: dict[object, tuple[State, list[Values]]] = {}
+    for state, parts in outcomes:
+        key = state.key()
+        if key not in found:
+            found[key] = state, parts
+            continue
+        other, known = found[key]
+        joined = [union(a, b) for a, b in zip(known, parts, strict=True)]
+        found[key] = merged([other, state])[0], joined
+    return list(found.values())
