@@ -54,7 +54,7 @@ import libcst as cst
 from dropaudit.catalogue import Example, Observation, Rule
 from dropaudit.findings import Finding
 from dropaudit.runtime.evidence import evidence
-from dropaudit.runtime.gradients import backward_code, backward_counts, backward_figures
+from dropaudit.runtime.gradients import backward_code, recompute_counts, recompute_figures
 from dropaudit.runtime.trace import Trace
 from dropaudit.static.holders import shows_dropout
 from dropaudit.static.program.callers import Callers, argument
@@ -545,6 +545,6 @@ def recomputed_with_another_mask(trace: Trace) -> Iterator[Observation]:
         if backward_code(site) == "DRP303":
             yield site.observe(
                 f"the forward pass that was recomputed for the gradient drew another mask "
-                f"in {site.name}: {backward_figures(site)}",
-                **backward_counts(site),
+                f"in {site.name}: {recompute_figures(site)}",
+                **recompute_counts(site),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +16,22 @@ from torch.utils.hooks import RemovableHandle
 
 from dropaudit.runtime.attention import AttentionCall, value_side
 from dropaudit.runtime.blindspots import BlindSpots
+from dropaudit.runtime.checkpointing import (
+    in_backward,
+    is_checkpointed,
+    is_discarded,
+    may_run_again,
+    name_of_state,
+)
 from dropaudit.runtime.clock import Clock
 from dropaudit.runtime.graph import edge_of, follow, next_number
 from dropaudit.runtime.idle import IdleWatch
 from dropaudit.runtime.inplace import is_used_again
 from dropaudit.runtime.ledger import Ledger, alpha_shift
 from dropaudit.runtime.measure import disagreements, shown, varying
+from dropaudit.runtime.pairing import about
 from dropaudit.runtime.phases import Phases
+from dropaudit.runtime.places import user_line
 from dropaudit.runtime.probe import evaluate
 from dropaudit.runtime.sampling import Sampler, seen_fully
 from dropaudit.runtime.sitebook import SiteBook
@@ -35,9 +45,6 @@ from dropaudit.runtime.tree import Tree
 _PROBES = 64
 _MOST_ROWS = 512
 _MOST_HANDLES = 4096
-_saved_tensor_hooks: Any = getattr(
-    getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", lambda _: None
-)
 
 
 @dataclass(eq=False)
@@ -127,34 +134,23 @@ class Calls:
             edge: what `edge(x)` gave earlier, for a call that has already run.
             sample: whether elements of the input are wanted.
         """
-        holder = self.book.holder(module)
-        if holder is None and not self._tree.open:
+        again, holder = in_backward(), self.book.holder(module)
+        where = self._about(module, application) if again and holder is None else None
+        known = None if where is None else self.ledger.pairing.awaited(where)
+        if known is None and holder is None and not self._tree.open:
             return None
         owner = module if module is not None else (THREAD.stack[-1] if THREAD.stack else None)
-        log = self.book.log(module, owner, application)
+        log = known or self.book.log(module, owner, application)
         if owner is not None:
             training = owner.training
         else:
             training = True if application.on is None else application.on
         p = application.p
         asked = x.numel() > 0 and (p is None or 0 < p < 1)
-        by_hand = application.kind == "mask" or (module and not is_torch_dropout(module))
-        if by_hand and training and owner is not None and not log.counts[True]:
-            self._unprobed[self._tree.serial(owner)] = (log, application.p)
-        log.count(training, asked, application.on)
-        if asked:
-            log.rate(p)
-        if module is not None and asked:
-            self.stepping.called(self.root(), module)
-        if owner is not None and p:
-            self.idle.called(owner, torch.is_grad_enabled())
-            if module is None:
-                self.idle.lent(owner, p)
-                above = self._tree.owner(owner)
-                if above is not None:
-                    self.idle.lent(above, p)
-        recomputed = torch._C._current_graph_task_id() != -1
-        if recomputed:
+        recomputed = again and log.counts[training]["calls"] > 0
+        if not recomputed:
+            self._count(log, module, owner, application, training, asked)
+        elif training:
             log.recompute_step = self._clock.step
         if log.step != self._clock.step:
             log.step, log.ordinal = self._clock.step, 0
@@ -162,8 +158,9 @@ class Calls:
         log.ordinal += training and not recomputed
         step = self._clock.step + 1
         call = Call(log, step, training, ordinal, recomputed, p, self._sampler, draw=draw)
-        call.checkpointed = _is_checkpointed()
-        if asked and training and application.on is not False and self._last is not None:
+        call.checkpointed = is_checkpointed()
+        works = asked and training and application.on is not False
+        if works and not recomputed and self._last is not None:
             log.repeated_on_result += self._last[0]() is x and self._last[1] is not log
         readable = seen_fully(x)
         if not readable:
@@ -191,9 +188,50 @@ class Calls:
             call.state = random_state(x.device)
         if application.kind == "region" and not training:
             call.state = random_state(x.device)
-        if training:
-            self._pair(call, x)
+        if works and (recomputed or may_run_again()):
+            state = None if edge is not None else call.state
+            with unseen():
+                if state is None and edge is None:
+                    state = random_state(x.device)
+                self.ledger.pairing.begin(
+                    *(call, name_of_state(state), None if sampled else x),
+                    None if known is None else where,
+                )
         return Begun(call, application, x, to, since, sampled)
+
+    @staticmethod
+    def _about(module: nn.Module | None, application: Application) -> Hashable:
+        """What a call with no audited module around it shows of its site."""
+        kind, function, line = application.kind, application.function, user_line()
+        name = type(module).__name__
+        return about(kind, function, name, line, module is not None)
+
+    def _count(
+        self,
+        log: SiteLog,
+        module: nn.Module | None,
+        owner: nn.Module | None,
+        application: Application,
+        training: bool,
+        asked: bool,
+    ) -> None:
+        """Count a call that is no second run of another."""
+        p = application.p
+        by_hand = application.kind == "mask" or (module and not is_torch_dropout(module))
+        if by_hand and training and owner is not None and not log.counts[True]:
+            self._unprobed[self._tree.serial(owner)] = (log, p)
+        log.count(training, asked, application.on)
+        if asked:
+            log.rate(p)
+        if module is not None and asked:
+            self.stepping.called(self.root(), module)
+        if owner is not None and p:
+            self.idle.called(owner, torch.is_grad_enabled())
+            if module is None:
+                self.idle.lent(owner, p)
+                above = self._tree.owner(owner)
+                if above is not None:
+                    self.idle.lent(above, p)
 
     def end(self, begun: Begun, y: Tensor | None, heard: Heard) -> None:
         """The call has returned `y`."""
@@ -211,7 +249,7 @@ class Calls:
         unchanged = y is x and not begun.application.inplace
         if unchanged or y.shape != call.shape:
             if y.shape != call.shape:
-                log.not_elementwise += 1
+                log.not_elementwise += not call.recomputed
             elif call.training and begun.sampled:
                 self._unchanged(begun, x)
             return
@@ -221,20 +259,25 @@ class Calls:
                     return
                 call.x = call.sampler.take(x)
             call.y = call.sampler.take(y)
-            drawn = _is_drawn(call, heard)
+            drawn = not call.recomputed and _is_drawn(call, heard)
             if self._whole and call.by_mask and begun.sampled:
                 self._take_whole(begun, y, drawn)
-            if begun.application.kind in SHAPED_BY_DATA and call.training:
+            if begun.application.kind in SHAPED_BY_DATA and call.training and not call.recomputed:
                 self._probe(log, begun, y)
         log.bytes_now += call.x.nbytes + call.y.nbytes
         log.memory = max(log.memory, log.bytes_now)
         if drawn:
             self.ledger.forward(call)
+        if self.ledger.waiting > _MOST_ROWS or (call.recomputed and self.ledger.pairing.full):
+            with unseen():
+                self.ledger.measure()
+        self._connect(begun, y)
+        if call.recomputed:
+            return
         if begun.sampled:
             self._note_dropped(log, call)
         if begun.application.kind in ("elementwise", "alpha", "region"):
             self._last = (ref(y), log)
-        self._connect(begun, y)
         if begun.application.inplace and call.training and begun.sampled:
             log.corrupted += is_used_again(x, THREAD.stack, THREAD.arguments)
         if (
@@ -244,20 +287,18 @@ class Calls:
             and not (heard.draw or heard.function)
         ):
             self._note_host_mask(call, x, heard)
-        if self.ledger.waiting > _MOST_ROWS:
-            with unseen():
-                self.ledger.measure()
 
     def end_attention(self, begun: Begun, attention: AttentionCall, output: Tensor) -> None:
         """An attention call with dropout has returned."""
         call, log = begun.call, begun.call.log
-        log.acted(call.training, call.step)
-        self._note_dropped(log, call)
-        self._compare_states(call)
-        if not call.training or not torch.is_grad_enabled():
+        if not call.recomputed:
+            log.acted(call.training, call.step)
+            self._note_dropped(log, call)
+            self._compare_states(call)
+        if not call.training or not torch.is_grad_enabled() or _leads_nowhere(call):
             return
         if begun.edge is None or output.grad_fn is None or not seen_fully(output):
-            log.no_gradient += 1
+            log.no_gradient += not call.recomputed
             return
         with unseen():
             if not attention.choose(output, self._elements):
@@ -287,6 +328,8 @@ class Calls:
     def end_moved(self, begun: Begun) -> None:
         """A call whose randomness shows in the generator only has returned."""
         call, log = begun.call, begun.call.log
+        if call.recomputed:
+            return
         state = random_state(begun.x.device)
         on_cpu = begun.x.device.type == "cpu"
         if on_cpu and call.state is not None and state is not None:
@@ -298,22 +341,6 @@ class Calls:
             self._note_dropped(log, call)
             if on_cpu:
                 self._compare_states(call)
-
-    def _pair(self, call: Call, x: Tensor) -> None:
-        """Where no identity can tell, a recomputed call must begin from the same random state.
-
-        That is where the first pass ran without gradient, and in recurrent layers.
-        """
-        log = call.log
-        if not call.recomputed:
-            blind = log.kind == "recurrent" or not torch.is_grad_enabled()
-            if blind and not call.ordinal and call.state is not None:
-                log.awaited = (call.step, call.state)
-        elif log.awaited is not None and log.awaited[0] == call.step and log.ordinal == 1:
-            state = random_state(x.device)
-            if state is not None and not torch.equal(state, log.awaited[1]):
-                log.backward.mark(call.step, True)
-                log.backward.moved += 1
 
     def _compare_states(self, call: Call) -> None:
         """Masks that cannot be seen are equal where the random states at their begin are."""
@@ -349,10 +376,10 @@ class Calls:
 
     def _connect(self, begun: Begun, y: Tensor) -> None:
         call, log = begun.call, begun.call.log
-        if not call.training or not torch.is_grad_enabled():
+        if not call.training or not torch.is_grad_enabled() or _leads_nowhere(call):
             return
         if begun.edge is None or y.grad_fn is None:
-            log.no_gradient += 1
+            log.no_gradient += not call.recomputed
             return
         arrived = partial(self._arrived, call)
         handles = follow(y, begun.edge, begun.since, arrived)
@@ -392,6 +419,8 @@ class Calls:
         """A call that was asked to drop handed its input on: a row that says so."""
         begun.call.y = begun.call.x
         log = begun.call.log
+        if begun.call.recomputed:
+            return
         log.probes = log.probes or 1  # no two elements were treated differently: a single draw
         self.ledger.forward(begun.call)
 
@@ -448,10 +477,9 @@ def _any_near(factor: float, others: tuple[float, ...]) -> bool:
     return any(abs(factor / other - 1) < 1e-3 for other in others)
 
 
-def _is_checkpointed() -> bool:
-    """Whether an activation checkpoint is being recorded, that keeps random state or not."""
-    hooks = _saved_tensor_hooks(True)
-    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+def _leads_nowhere(call: Call) -> bool:
+    """Whether no gradient will ever pass a run: only what it saves is wanted."""
+    return call.recomputed and is_discarded()
 
 
 def _is_seen_by_mask(application: Application) -> bool:

@@ -66,8 +66,11 @@ class FunctionMode(TorchFunctionMode):
 
     @property
     def sees(self) -> bool:
-        """Whether the mode is on the stack: torch takes it off while a backward pass runs."""
-        return THREAD.mode_is_on and any(
+        """Whether the mode is on the stack: torch takes it off while a backward pass runs.
+
+        A backward pass on other threads takes the stack of its caller along.
+        """
+        return any(
             torch._C._get_function_stack_at(n) is self
             for n in range(torch._C._len_torch_function_stack())
         )

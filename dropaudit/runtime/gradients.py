@@ -11,14 +11,16 @@ _NOISE = 1e-3
 def backward_code(seen: Evidence) -> str | None:
     """Which code explains gradients that do not fit the forward pass."""
     site, backward = seen.site, seen.site.backward
-    if not backward.faulty or site.corrupted:
+    if site.corrupted:
         return None
-    if backward.moved:
+    if site.recompute.redrawn:
         return "DRP303"
     moved = backward.revived + backward.lost
-    if not (backward.broken_products or moved or backward.broken > _NOISE * backward.elements):
+    if not backward.faulty or not (
+        backward.broken_products or moved or backward.broken > _NOISE * backward.elements
+    ):
         return None
-    if backward.recomputed:
+    if backward.recomputed and not site.recompute.compared:
         return "DRP303"
     if backward.lost or (backward.broken_products and not backward.broken):
         return "DRP301"
@@ -35,11 +37,6 @@ def backward_figures(seen: Evidence) -> str:
     backward = seen.site.backward
     when = f"in {backward.faulty:,} of {backward.calls:,} backward passes"
     when += "" if backward.first_fault is None else f", first in step {backward.first_fault}"
-    if backward.moved:
-        return (
-            f"it began from another random state {backward.moved:,} times, first in step "
-            f"{backward.first_fault}"
-        )
     if backward.broken_products and not backward.broken:
         return (
             f"{backward.broken_products:,} of {backward.products:,} inner products of the "
@@ -59,11 +56,49 @@ def backward_figures(seen: Evidence) -> str:
     return f"{', '.join(parts)}, {when}"
 
 
+def recompute_figures(seen: Evidence) -> str:
+    """For example "780 of 2,048 elements that were kept in one run were dropped in the other, in 5
+    of 5 runs, first in step 1; the first began from seed 0, state 5f, the second from seed 0, ..."
+    """
+    recompute, parts = seen.site.recompute, []
+    when = f"in {recompute.redrawn:,} of {recompute.compared:,} runs"
+    when += f", first in step {recompute.first_step}"
+    if not recompute.redrawn:
+        parts.append(backward_figures(seen))
+    elif recompute.elements:
+        share = recompute.differing / recompute.elements
+        parts.append(
+            f"{recompute.differing:,} of {recompute.elements:,} elements ({share:.0%}) that one "
+            f"run kept were dropped by the other, {when}"
+        )
+    else:
+        parts.append(f"it began from another random state {when}")
+    began, again = recompute.began, recompute.began_again
+    if began is not None and began == again:
+        parts.append(f"though both began from one random state ({began})")
+    elif began is not None and again is not None:
+        parts.append(f"the first run began from {began}, the second from {again}")
+    return "; ".join(parts)
+
+
+def recompute_counts(seen: Evidence) -> dict[str, float | None]:
+    """The same, by name."""
+    recompute = seen.site.recompute
+    if not recompute.redrawn:
+        return backward_counts(seen)
+    share = recompute.differing / recompute.elements if recompute.elements else None
+    return {
+        "redrawn": recompute.redrawn,
+        "compared": recompute.compared,
+        "differing": recompute.differing,
+        "elements": recompute.elements,
+        "share": share,
+    }
+
+
 def backward_counts(seen: Evidence) -> dict[str, float | None]:
     """The same, by name."""
     site, backward = seen.site, seen.site.backward
-    if backward.moved:
-        return {"moved": backward.moved, "calls": backward.calls, "faulty": backward.faulty}
     if backward.broken_products and not backward.broken:
         return {
             "broken_products": backward.broken_products,

@@ -21,6 +21,7 @@ from torch.compiler import is_compiling
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dropaudit.runtime.attention import AttentionCall
+from dropaudit.runtime.engine import Engine
 from dropaudit.runtime.functionmode import FunctionMode
 from dropaudit.runtime.handmade import CONSTANT, RANDOM, function_name
 from dropaudit.runtime.multihead import SHIM
@@ -59,6 +60,7 @@ class Interception:
         self.recorders: tuple[Recorder, ...] = ()
         self._lock = threading.RLock()
         self._mode = FunctionMode(self.torch_function, self.recording)
+        self._engine = Engine(self._mode, self._awaits_functions)
         self._call: Callable[..., Any] = nn.Module.__call__
         self._apply: Any = None
         self._patched_call: Any = None
@@ -111,10 +113,15 @@ class Interception:
         def patched(cls: Any, *args: Any, **kwargs: Any) -> Any:
             if is_compiling() or THREAD.quiet or THREAD.inside or not interception.recording():
                 return apply(cls, *args, **kwargs)
-            return interception.function_applied(apply, cls, args, kwargs)
+            THREAD.applying += 1
+            try:
+                return interception.function_applied(apply, cls, args, kwargs)
+            finally:
+                THREAD.applying -= 1
 
         self._patched_apply = classmethod(patched)
         _FUNCTION.apply = self._patched_apply
+        self._engine.install()
         self._optimizer_hook = register_optimizer_step_post_hook(self._optimizer_stepped)
 
     def _uninstall(self) -> None:
@@ -128,6 +135,7 @@ class Interception:
         if self._optimizer_hook is not None:
             self._optimizer_hook.remove()
             self._optimizer_hook = None
+        self._engine.uninstall()
         self._mode.take_off(anywhere=True)
         THREAD.handmade.clear()
         THREAD.rescaling.clear()
@@ -137,6 +145,12 @@ class Interception:
     def recording(self) -> bool:
         """Whether some audit looks at the current step."""
         return any(recorder.recording for recorder in self.recorders)
+
+    def _awaits_functions(self) -> bool:
+        return any(
+            recorder.recording and recorder.calls.ledger.pairing.awaits_functions
+            for recorder in self.recorders
+        )
 
     # Modules
 
@@ -250,6 +264,8 @@ class Interception:
         x = first_tensor(args)
         if x is None or self._draws.get(cls) is False or cls.__module__.startswith("torch."):
             return apply(cls, *args, **kwargs)
+        if any(callable(each) for each in args if not isinstance(each, Tensor)):
+            return apply(cls, *args, **kwargs)  # a checkpoint: what it runs is seen as it runs
         named = bool(_DROP.search(cls.__name__))
         if named:
             application = application_by_name(cls.__name__, _rate_among(args), None, x)

@@ -23,6 +23,7 @@ from dropaudit.runtime.measure import (
     wide,
 )
 from dropaudit.runtime.outbox import Outbox
+from dropaudit.runtime.pairing import Pairing
 from dropaudit.runtime.sitelog import SHAPED_BY_DATA, Call, Facts
 from dropaudit.runtime.sites import alpha_constants
 from dropaudit.runtime.trace import Shared
@@ -43,6 +44,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.outbox = Outbox()
+        self.pairing = Pairing(self.outbox, _rows)
         self._forward: list[Call] = []
         self._backward: list[tuple[Call, Tensor, Tensor, bool]] = []
         self._shared: dict[tuple[int, int], list[int]] = {}
@@ -91,10 +93,11 @@ class Ledger:
     @property
     def full(self) -> bool:
         """Whether enough rows wait: kernels cost the same for one row and for a hundred."""
-        return self.waiting >= _ROWS
+        return self.waiting >= _ROWS or self.pairing.full
 
     def measure(self) -> None:
         """Measure all waiting rows where they are, and let go of them."""
+        self.pairing.measure()
         forward, self._forward = self._forward, []
         backward, self._backward = self._backward, []
         groups: dict[Hashable, list[Call]] = defaultdict(list)
@@ -123,7 +126,7 @@ class Ledger:
         )
 
     def _measure_forward(self, calls: list[Call]) -> None:
-        x, y, slack = self._rows(calls)
+        x, y, slack = _rows(calls)
         if any(call.gain != 1 for call in calls):
             y = wide(y)
             gains = torch.tensor([[call.gain] for call in calls], dtype=y.dtype)
@@ -194,7 +197,7 @@ class Ledger:
 
     def _measure_backward(self, items: list[tuple[Call, Tensor, Tensor, bool]]) -> None:
         calls = [item[0] for item in items]
-        x, y, slack = self._rows(calls)
+        x, y, slack = _rows(calls)
         if isinstance(slack, Tensor):  # an input within the error of the output tells nothing
             x = torch.where(x.abs() > 4 * slack, x, 0)
             y = torch.where(y.abs() > slack, y, 0)
@@ -207,22 +210,24 @@ class Ledger:
         facts = [(call.facts, recomputed) for call, _, _, recomputed in items]
         self.outbox.add(rows, partial(_receive_backward, facts))
 
-    def _rows(self, calls: list[Call]) -> tuple[Tensor, Tensor, Tensor | float]:
-        x = torch.stack([call.x for call in calls if call.x is not None])
-        y = torch.stack([call.y for call in calls if call.y is not None])
-        if all(call.shift is None for call in calls):
-            return x, y, 0.0
-        x, y = wide(x), wide(y)
-        shifts = [call.shift or (0.0, 0.0) for call in calls]
-        off = torch.tensor(shifts, dtype=x.dtype).to(x.device, non_blocking=True)
-        eps = torch.finfo(calls[0].y.dtype).eps if calls[0].y is not None else 0.0
-        return x - off[:, :1], y - off[:, 1:], off.abs().amax(1, keepdim=True) * 16 * eps
-
 
 def alpha_shift(p: float) -> tuple[float, float]:
     """What to take off input and output of alpha dropout: then `y = a m x` with a plain mask."""
     a, alpha, b = alpha_constants(p)
     return alpha, a * alpha + b
+
+
+def _rows(calls: list[Call]) -> tuple[Tensor, Tensor, Tensor | float]:
+    """Inputs and outputs, shape (calls, elements), and the error of those of alpha dropout."""
+    x = torch.stack([call.x for call in calls if call.x is not None])
+    y = torch.stack([call.y for call in calls if call.y is not None])
+    if all(call.shift is None for call in calls):
+        return x, y, 0.0
+    x, y = wide(x), wide(y)
+    shifts = [call.shift or (0.0, 0.0) for call in calls]
+    off = torch.tensor(shifts, dtype=x.dtype).to(x.device, non_blocking=True)
+    eps = torch.finfo(calls[0].y.dtype).eps if calls[0].y is not None else 0.0
+    return x - off[:, :1], y - off[:, 1:], off.abs().amax(1, keepdim=True) * 16 * eps
 
 
 def _group(call: Call) -> Hashable:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dropaudit.runtime.calls import Calls
 from dropaudit.runtime.census import Census
+from dropaudit.runtime.checkpointing import in_backward
 from dropaudit.runtime.clock import Clock
 from dropaudit.runtime.phases import tensors_in
 from dropaudit.runtime.places import location, user_line
@@ -65,6 +66,8 @@ class Recorder:
 
     def enter(self, root: nn.Module, args: Any, kwargs: Any) -> None:
         """An outermost call of an audited model begins."""
+        if in_backward():
+            return  # a part of it is run again, in the middle of a step
         where, clock, calls = user_line(), self._clock, self.calls
         grad = torch.is_grad_enabled()
         if grad and clock.backward_since and not clock.saw_optimizer:
@@ -91,6 +94,8 @@ class Recorder:
 
     def leave(self, root: nn.Module, output: Any) -> None:
         """The outermost call has ended; `output` is None if it raised."""
+        if in_backward():
+            return
         self.calls.phases.leave(root, output)
         if torch.is_grad_enabled():
             hook = partial(_backward_reached, ref(self), ref(root))
@@ -152,7 +157,8 @@ class Recorder:
                 log.forget()
                 self.calls.blind.is_not_elementwise(log, name)
             log.p_changed_inside |= log.is_module and log.module in self._rates_changed
-            yield log.site(name, location(log.file, log.line, module=name))
+            place = location(log.file, log.line, module=name)
+            yield log.site(name, place, self.calls.ledger.pairing.record(log))
 
     def _end_step(self) -> None:
         if self._clock.next():

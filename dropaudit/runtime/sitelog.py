@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dropaudit.findings import Location
 from dropaudit.runtime.measure import tolerance
+from dropaudit.runtime.recompute import Recompute
 from dropaudit.runtime.sampling import Sampler
 from dropaudit.runtime.totals import BackwardTotal, ForwardTotal
 from dropaudit.runtime.trace import Backward, Forward, Freshness, Site
@@ -124,8 +125,6 @@ class SiteLog:
     recompute_step: int = -1
     drawn: tuple[int, int] | None = None
     """Step and draw of the last hand-written mask."""
-    awaited: tuple[int, Tensor] | None = None
-    """Step and random state of a call that is to be run again for its gradient."""
     first_state: tuple[Tensor, Tensor | None] | None = None
     """Random states at the first call of the last step, and of its outermost module: of kinds whose
     masks cannot be seen."""
@@ -207,7 +206,7 @@ class SiteLog:
         self.counts[True]["asked"] = 0
         self.compared = self.repeats = self.reseeded = 0
 
-    def site(self, module: str, where: Location) -> Site:
+    def site(self, module: str, where: Location, recompute: Recompute) -> Site:
         """The record of a trace."""
         return Site(
             module=module,
@@ -239,6 +238,7 @@ class SiteLog:
             freshness=Freshness(
                 self.compared, self.repeats, self.joint, self.reseeded, self.first_repeat
             ),
+            recompute=recompute,
             corrupted=self.corrupted,
             host_mask=0 if self.repeats else self.host_mask,  # a mask that is kept is no draw
             repeated_on_result=self.repeated_on_result,

@@ -49,6 +49,8 @@ class Thread(threading.local):
         """One for each site that runs: what happens in a site is the site's own."""
         self.listening: list[Heard] = []
         """One for each autograd function that runs."""
+        self.applying = 0
+        """How many autograd functions run, one in the other."""
         self.quiet = 0
         self.multi_head: tuple[Any, Any] | None = None
         """What multi-head attention is to call for attention and for dropout."""

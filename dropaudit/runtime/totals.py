@@ -86,7 +86,6 @@ class BackwardTotal:
     broken_products: int = 0
     worst_product: float = 0.0
     recomputed: bool = False
-    moved: int = 0
 
     def add(self, row: list[float], step: int, *, recomputed: bool = False) -> None:
         """Add a row of `backward_sums`, measured in `step`."""
@@ -140,5 +139,4 @@ class BackwardTotal:
             broken_products=self.broken_products,
             worst_product=self.worst_product,
             recomputed=self.recomputed,
-            moved=self.moved,
         )

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from dropaudit.findings import Location
+from dropaudit.runtime.recompute import Recompute
 
 VERSION = 1
 
@@ -114,8 +115,6 @@ class Backward:
     """The largest normalized difference of two inner products."""
     recomputed: bool = False
     """Whether a fault happened in a recomputed forward pass (activation checkpointing)."""
-    moved: int = 0
-    """Recomputed calls that began from another random state than the call they stand for."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +194,7 @@ class Site:
     unscaled_on_purpose: bool = False
     """Whether the module says that it does not scale what it keeps (`scale_by_keep=False`)."""
     freshness: Freshness = field(default_factory=Freshness)
+    recompute: Recompute = field(default_factory=Recompute)
     corrupted: int = 0
     """In-place calls whose input was used again as if it were unchanged."""
     host_mask: int = 0
@@ -427,6 +427,6 @@ _RECORDS.update(
     (kind.__name__, kind)
     for kind in (
         *(Settings, Forward, Backward, Freshness, Site, Shared, Idle, Evaluation, Switched),
-        *(Divided, Unobserved, Location),
+        *(Divided, Unobserved, Location, Recompute),
     )
 )
