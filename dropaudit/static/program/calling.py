@@ -8,6 +8,7 @@ from dropaudit.static.program import library
 from dropaudit.static.program.code import (
     Attribute,
     Call,
+    Element,
     Expression,
     Name,
     dotted,
@@ -122,6 +123,8 @@ class Calling:
         if name in library.BACKWARD:
             self._machine.events.backward(ctx, state, node.where)
             return [(state, UNKNOWN)]
+        if name in ("train", "eval") and isinstance(inner, (Name, Element, Call)):
+            self._heap.lose_elements(state, owners)
         if not owners:
             self.escape(state, given, name)
             return [(state, UNKNOWN)]

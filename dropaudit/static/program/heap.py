@@ -215,6 +215,20 @@ class Heap:
             if old is not None and old.kind not in ("given", "unknown"):
                 state.modes[number] = replace(old, kind="unknown", switch=None)
 
+    def lose_elements(self, state: State, switched: Values) -> None:
+        """Something of which nothing is known was switched: maybe an element of a container.
+
+        `nets[key].eval()` is what happens to `nets.encoder` where nobody knows what `nets` is.
+        """
+        origins = [self.origins[v.number] for v in switched if isinstance(v, Object)]
+        if len(origins) < len(switched) or any(o.symbol or o.parent is not None for o in origins):
+            return
+        for number in list(state.modes):
+            parent = self.origins[number].parent
+            above = None if parent is None else self.origins[parent]
+            if above is not None and not (above.is_model or isinstance(above.symbol, ClassRef)):
+                self.lose(state, Object(number))
+
     def load(self, state: State, thing: Object) -> None:
         """Weights were loaded into a model."""
         for number in self.family(state, thing):
