@@ -56,6 +56,9 @@ class Events:
             if ctx.held_out or ctx.measures:
                 return True
             return bool(library.EVALUATES.search(last)) and not ctx.function_trains
+        if ctx.told:  # `run_epoch(model, loader, train=False)`
+            caller = ctx.steps[-2].function.rpartition(".")[2] if len(ctx.steps) > 1 else ""
+            return ctx.held_out or ctx.measures or bool(library.STRICTLY_EVALUATES.search(caller))
         return bool(library.STRICTLY_EVALUATES.search(last)) and not ctx.function_trains
 
     def _visit(self, ctx: Context, state: State, thing: Object, mode: Mode, node: Call) -> None:
@@ -83,7 +86,9 @@ class Events:
 
     def _start(self, ctx: Context, at: Event) -> Event:
         """The function in which the evaluation begins, down to the call that leads to `at`."""
-        number = ctx.phase if ctx.phase >= 0 else len(ctx.steps) - 1
+        number = ctx.phase
+        if number < 0:  # who tells a function not to train is who evaluates
+            number = len(ctx.steps) - (2 if ctx.told and len(ctx.steps) > 1 else 1)
         step = ctx.steps[number]
         inside = number == len(ctx.steps) - 1
         call = at.where if inside else ctx.steps[number + 1].called_at or at.where

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from dropaudit.static.program.code import Top
 from dropaudit.static.program.resolve import FunctionRef
+from dropaudit.static.program.settled import Settled
 from dropaudit.static.program.sightings import Way
 from dropaudit.static.program.values import Frame, State, Step, Values
 
@@ -24,6 +25,8 @@ class Context:
     backward pass is made in it, whether results are measured, whether it goes over held-out data.
     `guards` are the tests that were true on the way here, `phase` is the number of the step (see
     `steps`) in whose function gradients were turned off, `loop_top` that of the loop's body.
+    `settled` are the parameters that were passed a truth value, `told` says that they keep the
+    function from training: `run_epoch(model, loader, train=False)`.
     """
 
     frame: Frame
@@ -39,6 +42,8 @@ class Context:
     guards: tuple[str, ...] = ()
     phase: int = -1
     loop_top: Top | None = None
+    settled: Settled = frozenset()
+    told: bool = False
 
     @property
     def way(self) -> Way:

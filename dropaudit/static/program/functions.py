@@ -10,9 +10,11 @@ from dropaudit.static.program.code import (
     Expression,
     Span,
 )
+from dropaudit.static.program.computing import truth
 from dropaudit.static.program.facts import FunctionFacts
 from dropaudit.static.program.frames import Arguments, Context, Exits, Outcome
 from dropaudit.static.program.resolve import ClassRef, FunctionRef
+from dropaudit.static.program.settled import Settled
 from dropaudit.static.program.values import (
     UNKNOWN,
     Class,
@@ -84,7 +86,12 @@ class Functions:
         return Frame(number, ref.path, ref.qualified, names, elsewhere, owner, around)
 
     def _context(
-        self, ctx: Context, frame: Frame, facts: FunctionFacts, called_at: Span | None
+        self,
+        ctx: Context,
+        frame: Frame,
+        facts: FunctionFacts,
+        called_at: Span | None,
+        settled: Settled = frozenset(),
     ) -> Context:
         """The context of a function that is entered."""
         grad_off, hidden = ctx.grad_off, ctx.hidden
@@ -97,7 +104,8 @@ class Functions:
                 hidden = hidden or self._may_switch(symbol)
             elif not library.PLAIN_DECORATORS.search(name or "?"):
                 hidden = True
-        trains = self._machine.units.trains(frame.ref)
+        units = self._machine.units
+        trains = units.trains_if(frame.ref, settled)
         return Context(
             frame,
             (*ctx.chain, frame.ref),
@@ -111,6 +119,8 @@ class Functions:
             loop_line=ctx.loop_line,
             guards=ctx.guards,
             phase=len(ctx.steps) if grad_off and not ctx.grad_off else ctx.phase,
+            settled=settled,
+            told=not trains and units.trains(frame.ref),
         )
 
     def _may_switch(self, decorator: FunctionRef | ClassRef) -> bool:
@@ -149,7 +159,7 @@ class Functions:
         frame = self._frame(ref, facts, number, callee.owner, callee.frame)
         state.rows.pop(number, None)
         self._pass(state, frame, facts, callee, [*callee.given, *given])
-        inside = self._context(ctx, frame, facts, where)
+        inside = self._context(ctx, frame, facts, where, _settled(state, frame, facts))
         # the number of the frame stands for the whole way here: the same state ends the same
         memo = inside, state.key(), frozenset(state.rows.items())
         known = self._outcomes.get(memo)
@@ -231,6 +241,16 @@ class Functions:
             return callee.cls
         symbol = self._heap.origins[callee.owner.number].symbol
         return symbol if isinstance(symbol, ClassRef) else None
+
+
+def _settled(state: State, frame: Frame, facts: FunctionFacts) -> Settled:
+    """The parameters that are known to be true or false, and that the function leaves so."""
+    found = (
+        (name, truth(values))
+        for name, values in state.row(frame.number).items()
+        if name not in facts.assigned
+    )
+    return frozenset((name, known) for name, known in found if known is not None)
 
 
 def _default(node: Expression) -> Values:

@@ -357,7 +357,7 @@ class Machine:
     def loop_context(self, ctx: Context, node: Loop | Each) -> Context:
         """What holds inside of a loop, or of a comprehension."""
         held_out = ctx.held_out or any(library.HELD_OUT.search(w) for w in _written(node.source))
-        trains = self.units.loop_trains(node, ctx.frame.ref)
+        trains = self.units.loop_trains(node, ctx.frame.ref, ctx.settled)
         return replace(
             ctx,
             trains=trains,

@@ -34,6 +34,7 @@ from dropaudit.static.program.resolve import (
     Resolver,
     Symbol,
 )
+from dropaudit.static.program.settled import Settled, left_of
 
 _DEPTH = 6
 _SWITCHES = frozenset(("train", "eval"))
@@ -54,7 +55,8 @@ class Units:
         self._layers = layers
         self._words: dict[FunctionRef, bool] = {}
         self._matters: dict[FunctionRef, bool] = {}
-        self._loops: dict[tuple[FunctionRef, int | Each], bool] = {}
+        self._trains_if: dict[tuple[FunctionRef, Settled], bool] = {}
+        self._loops: dict[tuple[FunctionRef, int | Each, Settled], bool] = {}
         self._assigns: dict[tuple[FunctionRef, int], frozenset[str]] = {}
         self._measures: dict[tuple[FunctionRef, int | Each], bool] = {}
         self._trains: dict[FunctionRef, bool] = {}
@@ -144,11 +146,27 @@ class Units:
         init = self._resolver.method(symbol, "__init__")
         return isinstance(init, FunctionRef) and self.matters(init)
 
-    def loop_trains(self, loop: Loop | Each, ref: FunctionRef) -> bool:
-        """As `trains`, for a loop or comprehension in the function `ref`."""
-        key = ref, _key(loop)
+    def trains_if(self, ref: FunctionRef, settled: Settled) -> bool:
+        """As `trains`, where these parameters are known."""
+        if not settled or not self.trains(ref):
+            return self.trains(ref)
+        key = ref, settled
+        if key not in self._trains_if:
+            body = self._resolver.functions(ref.path)[ref.qualified].body
+            left = left_of(body, settled)
+            self._trains_if[key] = self._body_reaches(left, ref, BACKWARD, self._trains, 0)
+        return self._trains_if[key]
+
+    def loop_trains(
+        self, loop: Loop | Each, ref: FunctionRef, settled: Settled = frozenset()
+    ) -> bool:
+        """As `trains_if`, for a loop or comprehension in the function `ref`."""
+        key = ref, _key(loop), settled
         if key not in self._loops:
-            self._loops[key] = self._body_reaches(_inside(loop), ref, BACKWARD, self._trains, 0)
+            inside = _inside(loop)
+            if settled and isinstance(loop, Loop):
+                inside = left_of(loop.body, settled)
+            self._loops[key] = self._body_reaches(inside, ref, BACKWARD, self._trains, 0)
         return self._loops[key]
 
     def loop_assigns(self, loop: Loop, ref: FunctionRef) -> frozenset[str]:
