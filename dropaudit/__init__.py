@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from dropaudit.runtime.comparison import compare_modes
     from dropaudit.runtime.conformance import check_dropout
     from dropaudit.runtime.declared import site
-    from dropaudit.runtime.failure import DropoutAuditError, DropoutAuditWarning
+    from dropaudit.runtime.failure import (
+        DropoutAuditError,
+        DropoutAuditWarning,
+        MissingRanksError,
+    )
     from dropaudit.runtime.judge import judge
     from dropaudit.runtime.report import Report
     from dropaudit.runtime.trace import Trace
@@ -23,6 +27,7 @@ __all__ = [
     "Finding",
     "Fix",
     "Location",
+    "MissingRanksError",
     "Report",
     "Severity",
     "Trace",
@@ -39,6 +44,7 @@ __version__ = "0.1.0"
 _LATER = {
     "DropoutAuditError": "dropaudit.runtime.failure",
     "DropoutAuditWarning": "dropaudit.runtime.failure",
+    "MissingRanksError": "dropaudit.runtime.failure",
     "Report": "dropaudit.runtime.report",
     "Trace": "dropaudit.runtime.trace",
     "audit": "dropaudit.runtime.auditor",

@@ -158,7 +158,16 @@ NEVER = {  # package -> what nothing in it may import, not even inside a functio
 
 JUDGING = tuple(  # what a check over a trace asks: plain numbers, no torch
     f"dropaudit.runtime.{name}"
-    for name in ("trace", "statistics", "evidence", "modes", "gradients", "repeats")
+    for name in (
+        "trace",
+        "statistics",
+        "evidence",
+        "modes",
+        "gradients",
+        "repeats",
+        "world",
+        "acrossranks",
+    )
 )
 
 

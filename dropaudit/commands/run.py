@@ -14,6 +14,7 @@ import click
 from dropaudit.commands.failure import Failure, warn
 
 if TYPE_CHECKING:
+    from dropaudit.runtime.policies import Policies
     from dropaudit.runtime.report import Report
 
 
@@ -80,6 +81,20 @@ def _elements(ctx: click.Context, parameter: click.Parameter, value: str) -> int
     default="error",
     help="The least severity that gives exit code 1.  [default: error]",
 )
+@click.option(
+    "--ranks",
+    multiple=True,
+    metavar="[GROUP=]POLICY",
+    help="Of many ranks, whose masks must be distinct, identical or either (ignore): of all, of a "
+    "mesh dimension (tp=ignore) or of some (0,1=identical). alone: a report for each rank.",
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(0),
+    default=60.0,
+    metavar="S",
+    help="Seconds that rank 0, which reports for all, waits for the others.  [default: 60]",
+)
 @click.option("--json", "json_file", metavar="FILE", help="Save the trace, for `dropaudit judge`.")
 @click.option("-q", "--quiet", is_flag=True, help="Print findings and nothing else.")
 @click.argument("program", nargs=-1, type=click.UNPROCESSED)
@@ -91,6 +106,8 @@ def run(
     elements: int | str,
     alpha: float,
     fail_on: str,
+    ranks: tuple[str, ...],
+    patience: float,
     json_file: str | None,
     quiet: bool,
     program: tuple[str, ...],
@@ -107,10 +124,15 @@ def run(
     # The script may change the directory, and its streams.
     trace_file = None if json_file is None else _writable(json_file)
     stderr = sys.stderr
-    audit = _Audit(every=every, elements=elements, alpha=alpha)
+    audit = _Audit(
+        *(_policies(ranks), patience),
+        every=every,
+        elements=None if elements == "all" else elements,
+        alpha=alpha,
+    )
     code = _run(audit, module, program)
     try:
-        report = audit.report()
+        report = audit.report(failed=bool(code))
     except Exception as error:
         if not code:
             raise
@@ -118,30 +140,38 @@ def run(
         ctx.exit(code)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
+    if report.trace.rank and not audit.alone:
+        ctx.exit(code)  # rank 0 reports for all
     if not quiet or report.findings:
         click.echo(report.complaint() if quiet else str(report), file=stderr)
     if trace_file is not None:
         _save(report, trace_file)
-    ctx.exit(code or int(bool(report.failing(fail_on))))
+    if report.trace.missing:
+        warn(report.complaint_of_ranks().partition("\n")[0])
+    ctx.exit(code or int(bool(report.failing(fail_on) or report.trace.missing)))
 
 
 class _Audit:
     """An audit that starts when the script imports torch: not before, not later."""
 
-    def __init__(self, **options: Any) -> None:
-        self.options = options
+    def __init__(self, policies: Policies, patience: float, **options: Any) -> None:
+        self.policies, self.patience, self.options = policies, patience, options
+        self.alone = policies.alone
         self.audit: Any = None
 
     def start(self) -> None:
-        from dropaudit.runtime.auditor import audit
+        from dropaudit.runtime.auditor import Audit
+        from dropaudit.runtime.gathering import Gathering
+        from dropaudit.runtime.trace import Settings
 
-        self.audit = audit(on_finding="collect", **self.options)
+        settings = Settings(**self.options)
+        gathering = Gathering(self.patience, certain=True)
+        self.audit = Audit((), settings, "collect", "error", (), self.policies, gathering)
         self.audit.start()
 
-    def report(self) -> Report:
+    def report(self, *, failed: bool) -> Report:
         if self.audit is not None:
-            self.audit.stop()
-            report: Report = self.audit.report
+            report: Report = self.audit.finish(failed=failed)
             return report
         from dropaudit.runtime.judge import judge
         from dropaudit.runtime.report import Report
@@ -163,6 +193,15 @@ def _run(audit: _Audit, module: str | None, program: tuple[str, ...]) -> int:
         raise Failure(str(error)) from None
     finally:
         give_up()
+
+
+def _policies(ranks: tuple[str, ...]) -> Policies:
+    from dropaudit.runtime.policies import Policies
+
+    try:
+        return Policies.parse(ranks)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", param_hint="'--ranks'") from None
 
 
 def _has_torch() -> bool:

@@ -46,7 +46,7 @@ from dataclasses import replace
 
 from dropaudit.catalogue import Observation, Rule
 from dropaudit.findings import Severity
-from dropaudit.runtime.evidence import BY_STATE, FEW, Evidence, evidence
+from dropaudit.runtime.evidence import AUDIT, BY_STATE, FEW, Evidence, evidence
 from dropaudit.runtime.modes import mode_code
 from dropaudit.runtime.trace import Trace
 
@@ -62,7 +62,7 @@ def not_seen(trace: Trace) -> Iterator[Observation]:
     """Sites that no hook could see."""
     for missed in trace.unobserved:
         yield Observation(
-            replace(missed.where, module=missed.module),
+            AUDIT if missed.where == AUDIT else replace(missed.where, module=missed.module),
             f"{missed.what} was not checked, since {missed.reason}: {missed.advice}",
             (("calls", float(missed.calls)),),
             Severity.WARNING,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 from weakref import ref
@@ -11,8 +11,10 @@ from torch import nn
 
 from dropaudit.runtime.declared import Declaration, DeclaredSites
 from dropaudit.runtime.failure import settle
+from dropaudit.runtime.gathering import PATIENCE, Gathering
 from dropaudit.runtime.interception import INTERCEPTION
 from dropaudit.runtime.judge import judge
+from dropaudit.runtime.policies import Policies
 from dropaudit.runtime.recorder import Recorder
 from dropaudit.runtime.report import Report
 from dropaudit.runtime.trace import Settings, Trace
@@ -35,6 +37,8 @@ class Audit:
         on_finding: OnFinding,
         fail_on: FailOn,
         declarations: tuple[Declaration, ...],
+        policies: Policies | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
         self._models = models
         self._weak = tuple(ref(model) for model in models)
@@ -42,6 +46,8 @@ class Audit:
         self._on_finding: OnFinding = on_finding
         self._fail_on: FailOn = fail_on
         self._declarations = declarations
+        self._policies = policies or Policies()
+        self._gathering = gathering or Gathering()
         self._recorder: Recorder | None = None
         self._declared: DeclaredSites | None = None
         self._report: Report | None = None
@@ -54,7 +60,9 @@ class Audit:
         models = [model for each in self._weak if (model := each()) is not None]
         if len(models) < len(self._weak):
             raise RuntimeError("a model of this audit no longer exists: make another audit")
-        recorder = Recorder(models, self._settings, self._declarations)
+        recorder = Recorder(
+            models, self._settings, self._declarations, self._policies, self._gathering
+        )
         self._declared = DeclaredSites(self._declarations)
         self._declared.install()
         INTERCEPTION.attach(recorder)
@@ -69,6 +77,8 @@ class Audit:
             RuntimeError: if the audit does not run.
         """
         report = self._finish()
+        if report.trace.rank and not self._policies.alone:
+            return report  # rank 0 speaks for all
         settle(report, self._on_finding, self._fail_on)
         return report
 
@@ -93,9 +103,13 @@ class Audit:
         if kind is None:
             self.stop()
         else:  # the user's own exception passes; what was seen can be read all the same
-            self._finish()
+            self._finish(failed=True)
 
-    def _finish(self) -> Report:
+    def finish(self, *, failed: bool) -> Report:
+        """As `stop`, and nothing is raised; `failed` says that the program did not end well."""
+        return self._finish(failed=failed)
+
+    def _finish(self, *, failed: bool = False) -> Report:
         recorder = self._recorder
         if recorder is None:
             raise RuntimeError("this audit does not run: start() it first")
@@ -105,7 +119,10 @@ class Audit:
         if self._declared is not None:
             self._declared.uninstall()
         recorder.calls.release()
-        self._report = _judged(recorder.trace())
+        trace = recorder.trace()
+        if recorder.ranks.many:
+            trace = self._gathering.end(trace, failed=failed) or trace
+        self._report = _judged(trace)
         return self._report
 
 
@@ -117,6 +134,8 @@ def audit(
     on_finding: OnFinding = "raise",
     fail_on: FailOn = "error",
     sites: Iterable[type[nn.Module] | str | Callable[..., Any]] = (),
+    ranks: str | Mapping[Any, str] | None = None,
+    patience: float = PATIENCE,
 ) -> Audit:
     """Watch the dropout of `models` in whatever runs until the audit ends.
 
@@ -129,12 +148,17 @@ def audit(
         fail_on: the least severity that raises: "error", or "warning" too.
         sites: more places that drop: Module classes, patterns of module paths
             ("encoder.*.gate"), functions.
+        ranks: of many ranks, whose masks must be "distinct", "identical" or either ("ignore"): one
+            policy, or policies by name of a mesh dimension, tuple of ranks or process group. By
+            default ranks with other data need other masks. "alone": each rank is judged by itself.
+        patience: seconds that rank 0, which reports for all, waits for the others at the end.
 
     Returns:
         The audit, to be entered with `with` or started by `start()`.
 
     Raises:
         DropoutAuditError: at the end of the audit, with every finding in one message.
+        MissingRanksError: at the end of the audit, if a rank died or never reported.
         TypeError, ValueError: for an option that makes no sense, before anything is watched.
 
     >>> import torch
@@ -163,7 +187,11 @@ def audit(
         raise ValueError(f'fail_on must be "error" or "warning", and is {fail_on!r}')
     settings = Settings(every, None if elements == "all" else elements, float(alpha))
     declarations = tuple(Declaration.of(site) for site in sites)
-    return Audit(models, settings, on_finding, fail_on, declarations)
+    policies = Policies.of(ranks)
+    if isinstance(patience, bool) or not isinstance(patience, (int, float)) or patience < 0:
+        raise ValueError(f"patience must be a number of seconds, and is {patience!r}")
+    gathering = Gathering(float(patience))
+    return Audit(models, settings, on_finding, fail_on, declarations, policies, gathering)
 
 
 def _judged(trace: Trace) -> Report:

@@ -95,7 +95,7 @@ class Calls:
         self._elements = settings.elements
         self._sampler = Sampler(settings.elements or Settings.elements)
         self._everything = Sampler(None)
-        self.ledger = Ledger()
+        self.ledger = Ledger(settings.every)
         self.book = SiteBook(tree)
         self.phases = Phases()
         self.stepping = Stepping(tree)
@@ -347,6 +347,7 @@ class Calls:
         log = call.log
         if not call.training or call.recomputed or call.ordinal or call.state is None:
             return
+        self.ledger.fingerprints.state(call)
         now = (call.state, THREAD.root_state)
         before, log.first_state = log.first_state, now
         if before is None:

@@ -24,6 +24,7 @@ from dropaudit.runtime.statistics import (
     unit_roundoff,
 )
 from dropaudit.runtime.trace import Site, Trace
+from dropaudit.runtime.world import ranks_text
 
 AUDIT = Location("<audit>", 1, 1, 1, 1)
 """Where something is said about an audit as a whole."""
@@ -76,7 +77,9 @@ class Evidence:
     @property
     def name(self) -> str:
         """For example "`F.dropout` (p = 0.1)"."""
-        return f"`{self.site.function}` ({self.declared})"
+        ranks = self.site.ranks
+        on = f" on {ranks_text(ranks)}" if ranks else ""
+        return f"`{self.site.function}` ({self.declared}){on}"
 
     def observe(self, message: str, **figures: float | None) -> Observation:
         """A report at this site; figures that are None are left out."""
@@ -97,7 +100,7 @@ class Evidence:
         if self.rates is None or not self.site.training.draws:
             return 0.0
         low, high = self.rates
-        return log_e(*self._counts, (low + high) / 2, self._half_width)
+        return log_e(*self._counts, (low + high) / 2, self._half_width) - self.site.choice
 
     @property
     def _half_width(self) -> float:

@@ -38,6 +38,18 @@ class DropoutAuditError(AssertionError):
         return type(self), (self.report,)
 
 
+class MissingRanksError(RuntimeError):
+    """Some ranks of a distributed program were audited and never reported."""
+
+    def __init__(self, sentence: str, report: Report) -> None:
+        super().__init__(sentence)
+        self.report = report
+        """What the others measured, and all findings."""
+
+    def __reduce__(self) -> tuple[type[MissingRanksError], tuple[str, Report]]:
+        return type(self), (str(self), self.report)
+
+
 class DropoutAuditWarning(UserWarning):
     """What `on_finding="warn"` warns with: the text names every finding."""
 
@@ -65,6 +77,8 @@ def settle(report: Report, on_finding: OnFinding = "raise", fail_on: FailOn = "e
     >>> settle(Report(Trace()))
     """
     __tracebackhide__ = True
+    if on_finding == "raise" and report.trace.missing:
+        raise MissingRanksError(report.complaint_of_ranks(), report)
     if on_finding == "raise" and report.failing(fail_on):
         raise DropoutAuditError(report)
     if on_finding == "warn" and report.failing("warning"):
@@ -72,7 +86,8 @@ def settle(report: Report, on_finding: OnFinding = "raise", fail_on: FailOn = "e
 
 
 # Where users import them from; a traceback and a warning filter name them so.
-DropoutAuditError.__module__ = DropoutAuditWarning.__module__ = "dropaudit"
+for _each in (DropoutAuditError, DropoutAuditWarning, MissingRanksError):
+    _each.__module__ = "dropaudit"
 
 
 def _outside() -> int:

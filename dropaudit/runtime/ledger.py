@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dropaudit.runtime.fingerprints import Fingerprints
 from dropaudit.runtime.measure import (
     BACKWARD,
     FORWARD,
@@ -42,8 +43,9 @@ _ROWS = 96
 class Ledger:
     """Rows of samples that wait to be measured, and the sites they belong to."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
         self.outbox = Outbox()
+        self.fingerprints = Fingerprints(self.outbox, every)
         self.pairing = Pairing(self.outbox, _rows)
         self._forward: list[Call] = []
         self._backward: list[tuple[Call, Tensor, Tensor, bool]] = []
@@ -150,6 +152,7 @@ class Ledger:
 
     def _compare(self, calls: list[Call], verdict: Tensor) -> None:
         """Compare masks with those of the step before, and with those of the other sites."""
+        self.fingerprints.take(calls, verdict)
         rows: list[int] = []
         before: list[Tensor] = []
         fresh: list[tuple[Facts, bool]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -14,8 +15,11 @@ from dropaudit.runtime.calls import Calls
 from dropaudit.runtime.census import Census
 from dropaudit.runtime.checkpointing import in_backward
 from dropaudit.runtime.clock import Clock
+from dropaudit.runtime.gathering import Gathering
 from dropaudit.runtime.phases import tensors_in
 from dropaudit.runtime.places import location, user_line
+from dropaudit.runtime.policies import Policies
+from dropaudit.runtime.ranks import Ranks
 from dropaudit.runtime.sites import is_torch_dropout
 from dropaudit.runtime.threads import THREAD, random_state, unseen
 from dropaudit.runtime.trace import Settings, Site, Trace
@@ -35,6 +39,8 @@ class Recorder:
         models: Iterable[nn.Module],
         settings: Settings,
         declarations: tuple[Declaration, ...] = (),
+        policies: Policies | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
         self._settings = settings
         self._declarations = declarations
@@ -43,6 +49,9 @@ class Recorder:
         self._clock = Clock(settings.every)
         self.calls = Calls(self.tree, settings, self._clock)
         self._census = Census(self.tree)
+        self.ranks = Ranks(policies or Policies())
+        self._gathering = gathering or Gathering()
+        self._gathering.begin(self.ranks)
         self._forwards = 0
         self._rates: dict[int, list[tuple[ref[nn.Module], Any]]] = {}
         self._rates_changed: set[int] = set()
@@ -73,6 +82,9 @@ class Recorder:
         if grad and clock.backward_since and not clock.saw_optimizer:
             self._end_step()
         self._forwards += 1
+        self.ranks.enter(root, self.tree.serial(root))
+        self._gathering.begin(self.ranks)
+        calls.ledger.fingerprints.active = self.ranks.many
         calls.phases.enter(root, (args, kwargs), where, clock.step)
         if not clock.recording:
             return
@@ -147,6 +159,9 @@ class Recorder:
             switched=calls.stepping.records(),
             divided=self._census.records(),
             unobserved=calls.blind.records(seen),
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            groups=self.ranks.groups,
         )
 
     def _sites(self) -> Iterable[Site]:
@@ -158,7 +173,10 @@ class Recorder:
                 self.calls.blind.is_not_elementwise(log, name)
             log.p_changed_inside |= log.is_module and log.module in self._rates_changed
             place = location(log.file, log.line, module=name)
-            yield log.site(name, place, self.calls.ledger.pairing.record(log))
+            ledger = self.calls.ledger
+            kept = ledger.fingerprints.of(log.index) if log.is_elementwise else ()
+            site = log.site(name, place, ledger.pairing.record(log))
+            yield replace(site, fingerprints=kept, groups=log.groups)
 
     def _end_step(self) -> None:
         if self._clock.next():

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from dropaudit.findings import Finding, Severity
 from dropaudit.runtime.table import many, place, size, table
 from dropaudit.runtime.trace import Site, Trace
+from dropaudit.runtime.world import ranks_text
 
 WIDTH = 100
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
@@ -78,6 +79,14 @@ class Report:
             parts.append(_header(self.trace))
         return "\n\n".join(parts)
 
+    def complaint_of_ranks(self) -> str:
+        """What to say of ranks that did not report, with what the others found; "" if all did."""
+        missing = self.trace.missing
+        if not missing:
+            return ""
+        heard = f"the dropout audit heard nothing from {ranks_text(missing)} of {self.trace.world}"
+        return f"{heard}\n\n{self.complaint()}"
+
     def print(self, file: TextIO | None = None) -> None:
         """Print the report, on standard output if nothing else is given."""
         print(self, file=sys.stdout if file is None else file)
@@ -113,6 +122,9 @@ def _header(trace: Trace) -> str:
     words = [f"dropout audit: {seen}"]
     words += [f"of {models}"] if models else []
     words += [f"on {', '.join(trace.devices)}"] if trace.devices else []
+    heard = trace.world - len(trace.missing)
+    words += [f"on {heard:,} of {trace.world:,} ranks"] if trace.missing else []
+    words += [f"on {trace.world:,} ranks"] if trace.joined and not trace.missing else []
     lines = wrap(" ".join(words), WIDTH, subsequent_indent="    ")
     return "\n".join([*lines, f"{amount} a call, alpha {settings.alpha:g}, {sites}, {held} held"])
 

@@ -16,6 +16,7 @@ from dropaudit.runtime.recompute import Recompute
 from dropaudit.runtime.sampling import Sampler
 from dropaudit.runtime.totals import BackwardTotal, ForwardTotal
 from dropaudit.runtime.trace import Backward, Forward, Freshness, Site
+from dropaudit.runtime.world import Group
 
 SHAPED_BY_DATA = ("region", "locked", "mask", "block", "noise", "path")
 """Kinds of site that do not tell by themselves which elements share a decision."""
@@ -136,6 +137,8 @@ class SiteLog:
     not_elementwise: int = 0
     whole_forward: Counter[str] = field(default_factory=Counter)
     whole_backward: Counter[str] = field(default_factory=Counter)
+    groups: tuple[Group, ...] = ()
+    """What a DTensor input says of ranks."""
     moved_in_eval: int = 0
     """Calls in eval mode that moved the random state."""
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from dropaudit.findings import Location
 from dropaudit.runtime.trace import Forward, Site
+from dropaudit.runtime.world import ranks_text
 
 FEW = 64
 """Fewer informative elements than this say nothing."""
@@ -86,7 +87,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(site: Site) -> tuple[str, ...]:
     return (
-        _module(site.module),
+        _module(site.module) + (f" [{ranks_text(site.ranks)}]" if site.ranks else ""),
         _place(site),
         site.function,
         _p(site),

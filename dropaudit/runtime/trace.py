@@ -18,6 +18,7 @@ from typing import Any
 
 from dropaudit.findings import Location
 from dropaudit.runtime.recompute import Recompute
+from dropaudit.runtime.world import Across, Fingerprint, Group
 
 VERSION = 1
 
@@ -205,6 +206,14 @@ class Site:
     """Hand-written: the mask's complement was used too (zoneout, sampling): no dropout."""
     memory: int = 0
     """Bytes that the audit held for this site at a time."""
+    fingerprints: tuple[Fingerprint, ...] = ()
+    """Parts of its masks, in the trace of one of many ranks; gone once traces are joined."""
+    groups: tuple[Group, ...] = ()
+    """What the input itself says of ranks: a DTensor is sharded over them, or replicated."""
+    ranks: tuple[int, ...] = ()
+    """In a joined trace, the ranks that this is about; none: all of them."""
+    choice: float = 0.0
+    """In a joined trace, what it cost to choose which ranks to count, in nats of evidence."""
 
 
 @dataclass(frozen=True)
@@ -356,6 +365,15 @@ class Trace:
     switched: tuple[Switched, ...] = ()
     divided: tuple[Divided, ...] = ()
     unobserved: tuple[Unobserved, ...] = ()
+    joined: bool = False
+    """Whether it is that of several ranks."""
+    rank: int = 0
+    world: int = 1
+    """How many ranks the program had."""
+    missing: tuple[int, ...] = ()
+    """Ranks that a joined trace says nothing of: they died, or did not report in time."""
+    groups: tuple[Group, ...] = ()
+    across: tuple[Across, ...] = ()
 
     def to_json(self) -> str:
         """The trace as JSON text; `from_json` is its inverse."""
@@ -427,6 +445,6 @@ _RECORDS.update(
     (kind.__name__, kind)
     for kind in (
         *(Settings, Forward, Backward, Freshness, Site, Shared, Idle, Evaluation, Switched),
-        *(Divided, Unobserved, Location, Recompute),
+        *(Divided, Unobserved, Location, Recompute, Fingerprint, Group, Across),
     )
 )

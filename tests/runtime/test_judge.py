@@ -25,6 +25,7 @@ from dropaudit.runtime.trace import (
     Trace,
     Unobserved,
 )
+from dropaudit.runtime.world import Across
 
 HERE = Location("net.py", 12, 9, 12, 30)
 DRAWS = 245_760
@@ -325,6 +326,18 @@ CASES = {
         "DRP306",
         trace(site(), site(module="decoder.drop"), shared=(Shared(0, 1, 60, 4096, 60, 1),)),
         trace(site(), site(module="decoder.drop"), shared=(Shared(0, 1, 1, 3, 60, 1),)),
+    ),
+    "a mask shared by ranks": beside(
+        "DRP305",
+        "across",
+        Across(0, 0, 1, "DDP", "distinct", 4, 0, 400, 1, None),
+        Across(0, 0, 1, "DDP", "distinct", 1, 3, 4, 2, 1),  # four draws, by chance
+    ),
+    "ranks that must share a mask, and do not": beside(
+        "DRP305",
+        "across",
+        Across(0, 0, 1, "tp", "identical", 0, 4, 0, None, 1),
+        Across(0, 0, 1, "tp", "identical", 4, 0, 400, 1, None),
     ),
     "an input overwritten": at_site(
         "DRP308",
