@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
@@ -101,7 +101,7 @@ class _Reader:
         imports, stars = _imports(tree)
         body = self._block(tree.body, "")
         where = Span(1, 1, max(len(self._lines), 1), 1)
-        assigned = _assigned(tree.body)
+        assigned = _assigned(_own_nodes(tree.body))
         calls = called_names(body)
         self._functions.append(FunctionFacts("", (), (), calls, assigned, (), packed(body), where))
         return FileFacts(
@@ -131,7 +131,8 @@ class _Reader:
         qualified = _below(around, node.name)
         body = self._block(statements, qualified)
         elsewhere, generator = [], False
-        for one in _own_nodes(statements):
+        own = tuple(_own_nodes(statements))
+        for one in own:
             if isinstance(one, (ast.Global, ast.Nonlocal)):
                 elsewhere.extend(one.names)
             generator = generator or isinstance(one, (ast.Yield, ast.YieldFrom))
@@ -140,7 +141,7 @@ class _Reader:
             self._parameters(node.args, around),
             tuple(map(_decorator, node.decorator_list)),
             called_names(body),
-            _assigned(statements),
+            _assigned(own),
             tuple(elsewhere),
             packed(body),
             self._span(node),
@@ -562,14 +563,29 @@ def _own_nodes(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
     while stack:
         node = stack.pop()
         yield node
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            stack.extend(reversed(list(ast.iter_child_nodes(node))))
+        if type(node) in _CLOSED:
+            continue
+        for name in reversed(node._fields):
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                stack.extend(one for one in reversed(value) if isinstance(one, ast.AST))
+            elif isinstance(value, ast.AST) and name != "ctx":
+                stack.append(value)
 
 
-def _assigned(statements: Sequence[ast.AST]) -> tuple[str, ...]:
+# nodes with nothing inside that belongs to the body around them
+_CLOSED = frozenset(
+    [
+        *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
+        *(ast.Name, ast.Constant, ast.Global, ast.Nonlocal, ast.Import, ast.ImportFrom),
+    ]
+)
+
+
+def _assigned(nodes: Iterable[ast.AST]) -> tuple[str, ...]:
     """The plain names that a body binds by assignments, loops, `with` and the like."""
     found: dict[str, None] = {}
-    for node in _own_nodes(statements):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             found[node.id] = None
     return tuple(found)
