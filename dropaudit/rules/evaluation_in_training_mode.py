@@ -236,7 +236,7 @@ def evaluated_while_training(project: Project) -> Iterator[Finding]:
         yield rule.finding(
             place(visit.start),
             f"{where} {names} in training mode{acting(visit.layer)}: no `eval()`"
-            f"{told(visit.way) or ' before it'}",
+            f"{told(visit.way, project, visit.start.path) or ' before it'}",
             _eval_first(project, evaluation),
         )
 

@@ -470,7 +470,7 @@ def exported_while_training(project: Project) -> Iterator[Finding]:
         finding = asked.get(place(export.at))
         if finding is None or any(FOR_TRAINING.search(s.function) for s in export.way.steps):
             continue
-        way = told(export.way)
+        way = told(export.way, project, export.at.path)
         message = f"{finding.message}{way}, with {export.layer} on: that is baked into the graph"
         yield replace(finding, message=message)
     for claim in claims:

@@ -113,11 +113,13 @@ def evaluated_in_part(project: Project) -> Iterator[Finding]:
     for evaluation in evaluations(project.sightings):
         visit = evaluation.first
         if visit.mate is not None:
+            path = visit.mate.path
             yield rule.finding(
                 place(visit.mate),
                 f"this switches one model to eval mode, but `{called(visit.model)}`, which is "
-                f"trained together with it, stays in training mode: line {visit.at.where.line} "
-                f"evaluates it{told(visit.way)}{acting(visit.layer)}",
+                f"trained together with it, stays in training mode: "
+                f"{project.spot(visit.at.path, visit.at.where.line, path)} evaluates it"
+                f"{told(visit.way, project, path)}{acting(visit.layer)}",
             )
 
 

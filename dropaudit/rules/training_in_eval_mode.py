@@ -162,13 +162,12 @@ def trained_after_eval(project: Project) -> Iterator[Finding]:
         switched = training.evaluated
         inside = f"`{switched.function}` switches" if switched.function else "this switches"
         loop = training.way.loop_line
-        line = training.at.where.line
-        other = f" of `{training.at.path}`" if training.at.path != switched.path else ""
-        trains = f"the loop at line {loop}{other}" if loop else f"line {line}{other}"
+        line = loop or training.at.where.line
+        trains = "the loop at " * bool(loop) + project.spot(training.at.path, line, switched.path)
         yield rule.finding(
             place(switched),
             f"{inside} `{name}` to eval mode, and {trains} trains it again without `train()`"
-            f"{told(training.way)}",
+            f"{told(training.way, project, switched.path)}",
             _train_first(training, switched.path),
         )
 

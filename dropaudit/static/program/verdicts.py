@@ -7,12 +7,17 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from dropaudit.findings import Location
 from dropaudit.static.program.heap import LOADED
 from dropaudit.static.program.resolve import ClassRef, External
 from dropaudit.static.program.sightings import Export, Sightings, Training, Visit, Way
 from dropaudit.static.program.values import Event, Origin
+
+if TYPE_CHECKING:
+    from dropaudit.static.program.project import Project
 
 _LAMBDA = re.compile(r"<lambda [\d:]+>")
 
@@ -103,11 +108,17 @@ def acting(layer: str) -> str:
     return f", with {layer} on" if layer else ""
 
 
-def told(way: Way) -> str:
-    """The way to a place in words: the functions, and the lines of the calls between them."""
+def told(way: Way, project: Project, beside: str) -> str:
+    """The way to a place in words: the functions, and where the calls between them are.
+
+    `beside` is the file that the message is about: its lines need no name.
+    """
     names = [_LAMBDA.sub("<lambda>", step.function) or "the script" for step in way.steps]
-    lines = [step.called_at.line for step in way.steps if step.called_at is not None]
     if len(names) == 1:
         return ""
-    calls = ", ".join(str(line) for line in lines)
-    return f" on the way {' > '.join(names)} (line{'s' * (len(lines) > 1)} {calls})"
+    calls = (
+        project.spot(before.path, after.called_at.line, beside)
+        for before, after in pairwise(way.steps)
+        if after.called_at is not None
+    )
+    return f" on the way {' > '.join(names)} ({', '.join(calls)})"
