@@ -33,7 +33,9 @@ from dropaudit.runtime.pairing import about
 from dropaudit.runtime.phases import Phases
 from dropaudit.runtime.places import user_line
 from dropaudit.runtime.probe import evaluate
+from dropaudit.runtime.ranks import Ranks
 from dropaudit.runtime.sampling import Sampler, seen_fully
+from dropaudit.runtime.shards import are_alike, own_part
 from dropaudit.runtime.sitebook import SiteBook
 from dropaudit.runtime.sitelog import SHAPED_BY_DATA, Call, SiteLog
 from dropaudit.runtime.sites import Application, is_torch_dropout
@@ -88,8 +90,9 @@ class Begun:
 class Calls:
     """Begins and ends the calls of the sites of one audit."""
 
-    def __init__(self, tree: Tree, settings: Settings, clock: Clock) -> None:
+    def __init__(self, tree: Tree, settings: Settings, clock: Clock, ranks: Ranks) -> None:
         self._tree = tree
+        self.ranks = ranks
         self._clock = clock
         self._whole = settings.elements is None
         self._elements = settings.elements
@@ -162,6 +165,9 @@ class Calls:
         works = asked and training and application.on is not False
         if works and not recomputed and self._last is not None:
             log.repeated_on_result += self._last[0]() is x and self._last[1] is not log
+        spread, x = x, own_part(x)
+        if spread is not x:
+            log.groups = log.groups or self.ranks.of_tensor(spread)
         readable = seen_fully(x)
         if not readable:
             self.blind.cannot_read(log, self.book.name(log), x)
@@ -170,7 +176,7 @@ class Calls:
         sampled = sample and asked and application.on is not False
         log.dtype = x.dtype if log.dtype is None else log.dtype
         self.devices[str(x.device)] = None
-        to, since = self.edge(x) if edge is None else edge
+        to, since = self.edge(spread) if edge is None else edge
         call.shape = tuple(x.shape)
         call.units = application.units
         call.by_mask = _is_seen_by_mask(application)
@@ -236,6 +242,7 @@ class Calls:
     def end(self, begun: Begun, y: Tensor | None, heard: Heard) -> None:
         """The call has returned `y`."""
         call, log, x = begun.call, begun.call.log, begun.x
+        result, y = y, own_part(y)
         if heard.draw:
             log.inside = log.inside or "mask"
             call.own_generator = heard.own_generator
@@ -244,7 +251,9 @@ class Calls:
         if call.state is not None and not call.training and x.device.type == "cpu":
             now = random_state(x.device)
             log.moved_in_eval += now is not None and not torch.equal(now, call.state)
-        if y is None or not seen_fully(y) or (begun.edge is None and not seen_fully(x)):
+        if y is None or result is None or not seen_fully(y):
+            return
+        if begun.edge is None and not seen_fully(x):
             return
         unchanged = y is x and not begun.application.inplace
         if unchanged or y.shape != call.shape:
@@ -271,13 +280,13 @@ class Calls:
         if self.ledger.waiting > _MOST_ROWS or (call.recomputed and self.ledger.pairing.full):
             with unseen():
                 self.ledger.measure()
-        self._connect(begun, y)
+        self._connect(begun, result)
         if call.recomputed:
             return
         if begun.sampled:
             self._note_dropped(log, call)
         if begun.application.kind in ("elementwise", "alpha", "region"):
-            self._last = (ref(y), log)
+            self._last = (ref(result), log)
         if begun.application.inplace and call.training and begun.sampled:
             log.corrupted += is_used_again(x, THREAD.stack, THREAD.arguments)
         if (
@@ -393,7 +402,10 @@ class Calls:
         if call.x is None or call.y is None:
             return
         with unseen():
-            if not seen_fully(dy) or dy.shape != call.shape:
+            alike = dx is None or are_alike(dx, dy)
+            dx, dy = own_part(dx), own_part(dy)
+            if not alike or not seen_fully(dy) or dy.shape != call.shape:
+                call.log.unlinked += bool(call.log.groups)
                 return
             if dx is not None and (not seen_fully(dx) or dx.shape != call.shape):
                 return

@@ -92,4 +92,6 @@ def _shape(call: Call) -> str:
 def _digest(call: Call) -> str:
     if call.state is None or call.own_generator or call.log.kind not in _STATE_TELLS:
         return ""
+    if call.log.groups:  # ranks draw for a DTensor from one state, each at an offset of its own
+        return ""
     return hashlib.sha256(bytes(call.state.numpy())).hexdigest()[:16]

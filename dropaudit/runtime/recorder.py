@@ -47,9 +47,9 @@ class Recorder:
         self.tree = Tree(models)
         self._models = tuple(type(model).__name__ for model in self.tree.roots())
         self._clock = Clock(settings.every)
-        self.calls = Calls(self.tree, settings, self._clock)
-        self._census = Census(self.tree)
         self.ranks = Ranks(policies or Policies())
+        self.calls = Calls(self.tree, settings, self._clock, self.ranks)
+        self._census = Census(self.tree)
         self._gathering = gathering or Gathering()
         self._gathering.begin(self.ranks)
         self._forwards = 0

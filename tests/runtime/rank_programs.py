@@ -29,8 +29,12 @@ class Net(nn.Module):
         super().__init__()
         self.inputs, self.outputs = nn.Linear(32, 64), nn.Linear(64, 1)
         self.drop = nn.Dropout(p)
+        if wrapper == "sp":
+            self.norm = nn.LayerNorm(32)
 
     def forward(self, x):
+        if wrapper == "sp":
+            return self.outputs(torch.relu(self.inputs(self.drop(self.norm(x)))))
         return self.outputs(self.drop(torch.relu(self.inputs(x))))
 
 
@@ -45,6 +49,16 @@ elif wrapper == "fsdp":
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     model = fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+elif wrapper == "sp":  # rows are spread over the ranks where dropout is
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+    from torch.distributed.tensor.parallel import SequenceParallel, parallelize_module
+    rows = SequenceParallel(sequence_dim=0)
+    parts = {"norm": rows, "drop": rows, "inputs": ColwiseParallel(input_layouts=Shard(0))}
+    parts["outputs"] = RowwiseParallel(output_layouts=Shard(0))
+    mesh = init_device_mesh("cpu", (world,), mesh_dim_names=("tp",))
+    model = parallelize_module(net, mesh, parts)
 elif wrapper == "2d":  # data parallel over ranks 0, 2 and 1, 3; tensor parallel over the others
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel

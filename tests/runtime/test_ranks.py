@@ -19,7 +19,7 @@ def lines(text: str) -> list[str]:
     return sorted(line for line in text.splitlines() if line[1:2] == ":")
 
 
-@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp", "sp"])
 def test_ranks_that_share_a_seed_are_named(tmp_path: Path, wrapper: str) -> None:
     """One report for all, and a trace that can be judged again."""
     file = tmp_path / "trace.json"
@@ -32,10 +32,10 @@ def test_ranks_that_share_a_seed_are_named(tmp_path: Path, wrapper: str) -> None
     assert "on ranks 0-1 in 4 of 4 steps" in judge(trace)[0].message
     (site,) = trace.sites
     assert site.training.calls == 12 and site.backward.calls == 12
-    assert site.training.draws < 6 * 16 * 64  # of two equal samples, one
+    assert site.training.draws < 6 * 16 * 64 * 0.75  # of two equal samples, one
 
 
-@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp", "sp"])
 def test_a_reseed_before_the_first_forward_is_fine(tmp_path: Path, wrapper: str) -> None:
     """Equal seeds are for the weights; what the program computes is the same bit for bit."""
     done = torchrun(tmp_path, wrapper, "own")
