@@ -40,6 +40,13 @@ the time to save and restore the random state. There is no fix for Functions.
 A flag that comes from a parameter, modules of libraries, and rates that may be zero: those of a
 schedule, and parameters with a default of zero that nobody gives a rate.
 
+## In a running model
+
+An audit compares the masks of both runs, whatever keeps the random state or fails to: generators of
+one's own, seeds from elsewhere, a function that draws more numbers in one run than in the other, a
+selective policy that saves the result of a random function. It reports the share of elements that
+differ and the random states from which the runs began.
+
 ## References
 
 - [torch.utils.checkpoint](https://docs.pytorch.org/docs/stable/checkpoint.html)

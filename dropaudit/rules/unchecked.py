@@ -91,6 +91,13 @@ def _too_few(seen: Evidence) -> tuple[str, int] | None:
             f"other than zero in {forward.calls:,} calls; audit more steps, or larger inputs",
             forward.elements,
         )
+    again = site.recompute
+    if again.unpaired and not again.compared + again.stopped:
+        return (
+            f"what a backward pass ran again of {seen.name} was not checked: the first runs of its "
+            f"{again.unpaired:,} calls were not found; start the audit before the forward pass",
+            0,
+        )
     if backward.calls and not backward.products and backward.elements < FEW:
         return (
             f"the backward pass of {seen.name} was not checked: it showed {backward.elements:,} "

@@ -29,12 +29,12 @@ from dropaudit.runtime.idle import IdleWatch
 from dropaudit.runtime.inplace import is_used_again
 from dropaudit.runtime.ledger import Ledger, alpha_shift
 from dropaudit.runtime.measure import disagreements, shown, varying
-from dropaudit.runtime.pairing import about
+from dropaudit.runtime.pairing import Run, about
 from dropaudit.runtime.phases import Phases
 from dropaudit.runtime.places import user_line
 from dropaudit.runtime.probe import evaluate
 from dropaudit.runtime.ranks import Ranks
-from dropaudit.runtime.sampling import Sampler, seen_fully
+from dropaudit.runtime.sampling import Sampler, seen_fully, thinned
 from dropaudit.runtime.shards import are_alike, own_part
 from dropaudit.runtime.sitebook import SiteBook
 from dropaudit.runtime.sitelog import SHAPED_BY_DATA, Call, SiteLog
@@ -47,6 +47,7 @@ from dropaudit.runtime.tree import Tree
 _PROBES = 64
 _MOST_ROWS = 512
 _MOST_HANDLES = 4096
+_NOTHING = torch.empty(0)
 
 
 @dataclass(eq=False)
@@ -59,6 +60,12 @@ class Begun:
     edge: GradientEdge | None
     since: int
     sampled: bool
+    run: Run | None = None
+    """What is kept of it to be found again, where it may run twice."""
+
+    def release(self) -> None:
+        """Let go of the input, and of the graph: the call may be remembered for longer."""
+        self.x, self.edge = _NOTHING, None
 
     def scaled_by(
         self, factors: tuple[float, ...], keep: float | None, of_mask: tuple[float, ...] = ()
@@ -194,16 +201,17 @@ class Calls:
             call.state = random_state(x.device)
         if application.kind == "region" and not training:
             call.state = random_state(x.device)
+        run = None
         if works and (recomputed or may_run_again()):
             state = None if edge is not None else call.state
             with unseen():
                 if state is None and edge is None:
                     state = random_state(x.device)
-                self.ledger.pairing.begin(
-                    *(call, name_of_state(state), None if sampled else x),
+                run = self.ledger.pairing.begin(
+                    *(call, name_of_state(state), x if call.x is None else call.x),
                     None if known is None else where,
                 )
-        return Begun(call, application, x, to, since, sampled)
+        return Begun(call, application, x, to, since, sampled, run)
 
     @staticmethod
     def _about(module: nn.Module | None, application: Application) -> Hashable:
@@ -268,6 +276,8 @@ class Calls:
                     return
                 call.x = call.sampler.take(x)
             call.y = call.sampler.take(y)
+            if begun.run is not None:
+                self.ledger.pairing.read(begun.run, call)
             drawn = not call.recomputed and _is_drawn(call, heard)
             if self._whole and call.by_mask and begun.sampled:
                 self._take_whole(begun, y, drawn)
@@ -277,7 +287,7 @@ class Calls:
         log.memory = max(log.memory, log.bytes_now)
         if drawn:
             self.ledger.forward(call)
-        if self.ledger.waiting > _MOST_ROWS or (call.recomputed and self.ledger.pairing.full):
+        if self.ledger.waiting > _MOST_ROWS:
             with unseen():
                 self.ledger.measure()
         self._connect(begun, result)
@@ -423,7 +433,8 @@ class Calls:
         """Keep the whole mask of a call."""
         call, x = begun.call, begun.x.detach()
         kept, telling, numbers = shown(x, y.detach())
-        call.whole = kept, telling
+        if begun.edge is not None:
+            call.whole = kept, telling
         call.log.bytes_now += kept.nbytes + telling.nbytes
         if call.training and not call.recomputed and drawn and call.units is None:
             self.ledger.whole_forward(call, numbers)
@@ -432,6 +443,9 @@ class Calls:
         """A call that was asked to drop handed its input on: a row that says so."""
         begun.call.y = begun.call.x
         log = begun.call.log
+        if begun.run is not None:
+            with unseen():
+                self.ledger.pairing.read(begun.run, begun.call)
         if begun.call.recomputed:
             return
         log.probes = log.probes or 1  # no two elements were treated differently: a single draw
@@ -443,7 +457,7 @@ class Calls:
         if log.varying or log.probes >= _PROBES or begun.application.inplace or x.dim() == 0:
             return
         log.probes += 1
-        log.probing.append(varying(x.detach(), y.detach()))
+        log.probing.append(varying(thinned(x.detach()), thinned(y.detach())))
 
     def returned(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """A module has returned: if it drops by its own code, find out what it does in eval."""

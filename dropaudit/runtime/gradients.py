@@ -20,7 +20,7 @@ def backward_code(seen: Evidence) -> str | None:
         backward.broken_products or moved or backward.broken > _NOISE * backward.elements
     ):
         return None
-    if backward.recomputed and not site.recompute.compared:
+    if backward.recomputed and not site.recompute.compared + site.recompute.stopped:
         return "DRP303"
     if backward.lost or (backward.broken_products and not backward.broken):
         return "DRP301"

@@ -67,7 +67,8 @@ class _Scaled:
 
     tensor: ref[Tensor]
     factors: tuple[float, ...]
-    calls: tuple[tuple[Any, Product], ...] = ()
+    calls: tuple[tuple[Any, float | None, tuple[float, ...]], ...] = ()
+    """Each with its keep probability, and by what its mask was multiplied."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ class Handmade:
         if not isinstance(result, Tensor):
             return
         self._scaled[id(result)] = replace(scaled, tensor=ref(result))
-        for begin, product in scaled.calls:
-            begin.scaled_by(scaled.factors, product.keep, product.factors)
+        for begin, keep, of_mask in scaled.calls:
+            begin.scaled_by(scaled.factors, keep, of_mask)
 
     def note_product(self, product: Product, result: Any, begun: list[Any]) -> None:
         """A followed mask has multiplied an activation: factors before and after belong to it."""
@@ -151,10 +152,12 @@ class Handmade:
         for begin in begun:
             begin.scaled_by(factors, product.keep, product.factors)
             begin.call.own_generator = product.own_generator
+            if begin.run is not None:
+                begin.run.own_generator = product.own_generator
             if self.complemented(product.draw):
                 begin.call.log.complemented = True
         if isinstance(result, Tensor):
-            calls = tuple((begin, product) for begin in begun)
+            calls = tuple((begin, product.keep, product.factors) for begin in begun)
             self._scaled[id(result)] = _Scaled(ref(result), factors, calls)
 
     def complemented(self, draw: int) -> bool:

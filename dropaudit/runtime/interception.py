@@ -251,6 +251,7 @@ class Interception:
             for recorder, begin in begun:
                 if begin is not None:
                     recorder.calls.end(begin, y, heard)
+                    begin.release()
                     if keep is not None:
                         keep.append(begin)
             if application.kind in ("elementwise", "feature") and application.p and y is not None:

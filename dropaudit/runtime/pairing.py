@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -33,7 +33,9 @@ _NOISE = 1e-3
 """Share of elements that may differ by odd rounding."""
 _MOST_RUNS = 1024
 _MOST_CANDIDATES = 64
+_MOST_ELEMENTS = 4096
 _ROWS = 96
+_MOST_WAITING = 1024
 
 Rows = Callable[[list[Call]], tuple[Tensor, Tensor, Tensor | float]]
 
@@ -49,10 +51,10 @@ class Run:
     shape: tuple[int, ...]
     state: str | None
     """Names the random state that it began from."""
-    call: Call | None
-    """Its samples, until the mask has been read off them."""
     about: Hashable = None
     """Where the site does not show: what the sites have in common that it may belong to."""
+    own_generator: bool = False
+    """Whether the state is not the one that its mask came from."""
     key: Tensor | None = None
     """Some of the input, shape (elements,)."""
     mask: Tensor | None = None
@@ -80,6 +82,7 @@ class _Tally:
     redrawn: int = 0
     elements: int = 0
     differing: int = 0
+    stopped: int = 0
     unpaired: int = 0
     first_step: int | None = None
     began: str | None = None
@@ -102,6 +105,7 @@ class Pairing:
     _last: tuple[int, Run] | None = None
     """The number of the last run if it differed from the first run that it repeats, and that."""
     _sampler: Sampler = field(default_factory=lambda: Sampler(_KEY))
+    _masks: Sampler = field(default_factory=lambda: Sampler(_MOST_ELEMENTS))
 
     @property
     def full(self) -> bool:
@@ -125,26 +129,35 @@ class Pairing:
                 last = runs[-1]
         return None if last is None else last.log
 
-    def begin(
-        self, call: Call, state: str | None, x: Tensor | None = None, about: Hashable = None
-    ) -> None:
+    def begin(self, call: Call, state: str | None, x: Tensor, about: Hashable = None) -> Run:
         """A run begins that may be repeated, or that repeats another.
 
         Args:
-            call: the call; its samples are read later.
+            call: the call.
             state: names the random state.
-            x: the input, where it is not sampled.
+            x: the input, or what was sampled of it.
             about: what `awaited` was asked, if the site was found so.
         """
         self._number += 1
         log = call.log
-        run = Run(log, call.step, self._number, call.recomputed, call.shape, state, call, about)
-        if x is not None:
-            run.key = wide(self._sampler.take(x))
+        run = Run(log, call.step, self._number, call.recomputed, call.shape, state, about)
+        run.key = wide(self._sampler.take(x))
         self._waiting.append(run)
         if not run.again:
             self._runs[log].append(run)
             self.awaits_functions |= not log.is_module
+        if len(self._waiting) >= _MOST_WAITING:
+            self.measure()
+        return run
+
+    def read(self, run: Run, call: Call) -> None:
+        """The call has returned: read its mask off its samples, now. Rows of them would wait in
+        the middle of a backward pass, where memory is scarcest."""
+        run.own_generator = call.own_generator
+        if call.x is not None and call.y is not None and call.x.numel() > _MOST_ELEMENTS:
+            take = self._masks.take
+            call = replace(call, x=take(call.x), y=take(call.y))
+        run.mask = verdicts(*self.rows([call]))[0]
 
     def _forget(self, step: int) -> None:
         """Let go of runs of steps before `step`, and of the oldest of too many."""
@@ -157,17 +170,10 @@ class Pairing:
         self.awaits_functions = any(not log.is_module for log in self._runs)
 
     def measure(self) -> None:
-        """Read the masks off the samples, and compare those of second runs with the first."""
+        """Compare the masks of second runs with those of the first."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        groups: dict[Hashable, list[tuple[Run, Call]]] = defaultdict(list)
-        for run in waiting:
-            call, run.call = run.call, None
-            if call is not None and call.x is not None:
-                groups[_group(call)].append((run, call))
-        for items in groups.values():
-            self._read(items)
         again = [(run, self._candidates(run)) for run in waiting if run.again]
         found: dict[Run, list[_Match]] = {run: [] for run, _ in again}
         pairs: dict[Hashable, list[tuple[Run, Run]]] = defaultdict(list)
@@ -180,19 +186,11 @@ class Pairing:
                     continue
                 pairs[size, run.key.shape, run.key.device].append((run, first))
         for rows in pairs.values():
-            self._compare(rows, found)
+            for start in range(0, len(rows), _ROWS):
+                self._compare(rows[start : start + _ROWS], found)
         self._forget(waiting[-1].step - 1)
         # The outbox keeps the order: when this arrives, the numbers have.
         self.outbox.add(torch.zeros(0), partial(self._settle, found))
-
-    def _read(self, items: list[tuple[Run, Call]]) -> None:
-        calls = [call for _, call in items]
-        inputs = torch.stack([call.x for call in calls if call.x is not None])
-        keys = wide(inputs[:, :: -(-inputs.shape[1] // _KEY)].clone())
-        masks = None if calls[0].y is None else verdicts(*self.rows(calls))
-        for row, (run, _) in enumerate(items):
-            run.key = keys[row]
-            run.mask = None if masks is None else masks[row]
 
     def _candidates(self, again: Run) -> list[Run]:
         """First runs that a run may repeat: those that began from its random state, if any did."""
@@ -205,6 +203,7 @@ class Pairing:
             for run in self._runs.get(log, ())
             if again.step - 1 <= run.step and run.shape == again.shape and run.number < again.number
         ]
+        runs.sort(key=lambda run: run.number)
         same = [run for run in runs if again.state is not None and run.state == again.state]
         found = same or runs
         # If one of very many is the right one, the choice of the wrong one must not be an alarm.
@@ -250,6 +249,8 @@ class Pairing:
                 continue
             told = chosen.elements > 0 if by_mask else again.log.kind in BY_STATE
             tally.compared += told
+            if fitting and not by_mask and not told:
+                tally.stopped += not chosen.run.own_generator
             if not fitting:
                 self._differs(tally, again, chosen, told)
 
@@ -292,12 +293,6 @@ def about(
 ) -> Hashable:
     """The same from its parts: the class for a module, the line for a function."""
     return kind, function, class_name if is_module else line
-
-
-def _group(call: Call) -> Hashable:
-    assert call.x is not None
-    y = None if call.y is None else call.y.dtype
-    return call.x.numel(), call.x.dtype, call.x.device, y, call.shift is None
 
 
 def _receive(

@@ -24,6 +24,9 @@ class Recompute:
     """Informative elements of the runs that differed."""
     differing: int = 0
     """Elements kept in one run and dropped in the other."""
+    stopped: int = 0
+    """Those that ended before their mask was made, once the checkpoint had what it needed, and that
+    began from the same random state as the first run."""
     unpaired: int = 0
     """Those whose first run was not found among what the audit saw."""
     first_step: int | None = None

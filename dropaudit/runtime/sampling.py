@@ -122,6 +122,20 @@ class Sampler:
         return known[0].to(device), known[1]
 
 
+def thinned(tensor: Tensor, most: int = 65_536) -> Tensor:
+    """A view of every n-th entry along each dimension: at most `most` elements, all dimensions.
+
+    >>> thinned(torch.zeros(4, 1024, 1024)).shape
+    torch.Size([4, 128, 128])
+    """
+    counts = list(tensor.shape)
+    while prod(counts) > most:
+        largest = max(range(len(counts)), key=counts.__getitem__)
+        counts[largest] = -(-counts[largest] // 2)
+    steps = (-(-size // max(count, 1)) for size, count in zip(tensor.shape, counts, strict=True))
+    return tensor[tuple(slice(None, None, max(step, 1)) for step in steps)]
+
+
 def seen_fully(tensor: Tensor) -> bool:
     """Whether the values of a tensor can be read here: real, strided, and no stand-in.
 

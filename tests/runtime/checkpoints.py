@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import (
+    CheckpointPolicy,
     checkpoint,
     checkpoint_sequential,
     create_selective_checkpoint_contexts,
@@ -17,6 +19,7 @@ from torch.utils.checkpoint import (
 )
 
 from tests.runtime.fault_layers import Attention, DropPath, HandDropout, Recipe, Recurrent
+from tests.runtime.fault_programs import loss_of, optimizer_of, train_and_evaluate
 
 P = 0.2
 FORM = "x * m / q"
@@ -93,16 +96,6 @@ def to_the_end(block: nn.Module, x: Tensor, keeps: bool) -> Tensor:
 def closed(block: nn.Module, x: Tensor, keeps: bool, *, reentrant: bool) -> Tensor:
     """A function around the block."""
     return torch_checkpoint(lambda value: block(value) * 1, x, keeps, reentrant=reentrant)
-
-
-def saved_on_host(block: nn.Module, x: Tensor, keeps: bool) -> Tensor:
-    """Other hooks lie on those of the checkpoint."""
-
-    def run(x: Tensor) -> Tensor:
-        with torch.autograd.graph.save_on_cpu():
-            return block(x)
-
-    return torch_checkpoint(run, x, keeps)
 
 
 class Again(torch.autograd.Function):
@@ -197,3 +190,234 @@ class Checkpointed(nn.Module):
         x = self.first(x)
         x = self.rerun(self.block, x, self.keeps) if self.training else self.block(x)
         return self.last(x)
+
+
+class Held(nn.Module):
+    """A method of one's own is run again: in the backward pass nothing is around the dropout."""
+
+    def __init__(self, dim: int, keeps: bool, reentrant: bool) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+        self.keeps, self.reentrant = keeps, reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch_checkpoint(self.run, x, self.keeps, reentrant=self.reentrant)
+
+    def run(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class InFunction(Held):
+    def run(self, x: Tensor) -> Tensor:
+        x = F.dropout(torch.tanh(self.linear(x)), P, self.training)
+        return self.linear(F.dropout(torch.tanh(x), P, self.training))
+
+
+class InFunctionAtTheEnd(Held):
+    """Early stop ends the second run within the dropout."""
+
+    def run(self, x: Tensor) -> Tensor:
+        return F.dropout(torch.tanh(self.linear(x)), P, self.training)
+
+
+class ByHand(Held):
+    def run(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.linear(x))
+        if self.training:
+            dropped = (torch.rand_like(x) >= P).to(x.dtype)
+            x = x * dropped / (1 - P)
+        return self.linear(x)
+
+
+class AttentionInFunction(Held):
+    def run(self, x: Tensor) -> Tensor:
+        q = self.linear(x)
+        return F.scaled_dot_product_attention(q, q, q, dropout_p=P if self.training else 0.0)
+
+
+class OwnFunction(InFunction):
+    def forward(self, x: Tensor) -> Tensor:
+        return Again.apply(self.run, self.keeps, 1, x, *self.parameters())  # type: ignore[no-any-return]
+
+
+class OneForAll(nn.Module):
+    """One dropout serves several blocks, each run again by itself."""
+
+    def __init__(self, dim: int, keeps: bool, reentrant: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(dim, dim) for _ in range(4))
+        self.drop = nn.Dropout(P)
+        self.keeps, self.reentrant = keeps, reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            run = partial(self.run, layer)
+            x = torch_checkpoint(run, x, self.keeps, reentrant=self.reentrant)
+        return x
+
+    def run(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(self.drop(torch.tanh(layer(x))))  # type: ignore[no-any-return]
+
+
+class OneInput(OneForAll):
+    """All of them get one input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        runs = [partial(self.run, layer) for layer in self.layers]
+        each = [torch_checkpoint(run, x, self.keeps, reentrant=self.reentrant) for run in runs]
+        return torch.stack(each).sum(0)
+
+    def run(self, layer: nn.Module, x: Tensor) -> Tensor:
+        return layer(self.drop(x))  # type: ignore[no-any-return]
+
+
+class OwnGenerator(Held):
+    """A checkpoint restores torch's generators, and none of the user's."""
+
+    def __init__(self, dim: int, keeps: bool, reentrant: bool) -> None:
+        super().__init__(dim, keeps, reentrant)
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**31, ())))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.generator.get_state()
+        run = partial(self.dropped, state=state)
+        return torch_checkpoint(run, x, True, reentrant=self.reentrant)
+
+    def dropped(self, x: Tensor, state: Tensor) -> Tensor:
+        x = torch.tanh(self.linear(x))
+        if not self.training:
+            return self.linear(x)  # type: ignore[no-any-return]
+        before = self.generator.get_state()
+        if self.keeps:
+            self.generator.set_state(state)
+        dropped = (torch.rand(x.shape, generator=self.generator) >= P).to(x.dtype)
+        if self.keeps and not torch.equal(before, state):
+            self.generator.set_state(before)
+        return self.linear(x * dropped / (1 - P))  # type: ignore[no-any-return]
+
+
+class OwnSeed(Held):
+    """A seed that is drawn once and handed on, or anew in each run, from another source."""
+
+    def __init__(self, dim: int, keeps: bool, reentrant: bool) -> None:
+        super().__init__(dim, keeps, reentrant)
+        self.seeds = random.Random(int(torch.randint(2**31, ())))
+
+    def forward(self, x: Tensor) -> Tensor:
+        run = partial(self.dropped, seed=self.seeds.randrange(2**31))
+        return torch_checkpoint(run, x, True, reentrant=self.reentrant)
+
+    def dropped(self, x: Tensor, seed: int) -> Tensor:
+        x = torch.tanh(self.linear(x))
+        if self.training:
+            seed = seed if self.keeps else self.seeds.randrange(2**31)
+            generator = torch.Generator().manual_seed(seed)
+            dropped = (torch.rand(x.shape, generator=generator) >= P).to(x.dtype)
+            x = x * dropped / (1 - P)
+        return self.linear(x)  # type: ignore[no-any-return]
+
+
+class DrawsOnceMore(Held):
+    """The second run draws a number more before its mask."""
+
+    def __init__(self, dim: int, keeps: bool, reentrant: bool) -> None:
+        super().__init__(dim, True, reentrant)
+        self.even, self.runs = keeps, 0
+
+    def run(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        if not self.even and self.runs % 2 == 0:
+            torch.rand(1)
+        return self.linear(F.dropout(torch.tanh(self.linear(x)), P, self.training))  # type: ignore[no-any-return]
+
+
+class SavedDraw(Held):
+    """A policy that saves random numbers: the second run draws fewer, and so draws others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        contexts = partial(create_selective_checkpoint_contexts, self.policy)
+        return torch_checkpoint(self.run, x, True, context_fn=contexts)
+
+    def policy(self, context: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+        saved = torch.ops.aten.addmm.default if self.keeps else torch.ops.aten.rand_like.default
+        saves = op is saved
+        return CheckpointPolicy.MUST_SAVE if saves else CheckpointPolicy.PREFER_RECOMPUTE
+
+    def run(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.linear(x + 0.1 * torch.rand_like(x)))
+        return self.linear(F.dropout(x, P, self.training))  # type: ignore[no-any-return]
+
+
+HELD: dict[str, Callable[[int, bool, bool], nn.Module]] = {
+    "functions": InFunction,
+    "function at the end": InFunctionAtTheEnd,
+    "mask by hand": ByHand,
+    "attention": AttentionInFunction,
+    "own Function": OwnFunction,
+    "one dropout for all": OneForAll,
+    "one input for all": OneInput,
+    "own generator": OwnGenerator,
+    "own seed": OwnSeed,
+    "one draw more": DrawsOnceMore,
+    "saved draw": SavedDraw,
+}
+"""Blocks of their own, made of a width, whether their second run repeats the first, and whether the
+checkpoint is reentrant."""
+
+
+class Stack(nn.Module):
+    """Several such blocks: the lines are the same, the modules are not."""
+
+    def __init__(self, dim: int, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.blocks(self.first(x)))  # type: ignore[no-any-return]
+
+
+def without_optimizer(model: nn.Module, batch: Callable[[], Any]) -> None:
+    for _ in range(4):
+        loss_of(model(batch())).backward()
+
+
+def accumulating(model: nn.Module, batch: Callable[[], Any]) -> None:
+    """Several forward passes, then as many backward passes."""
+    optimizer = optimizer_of(model)
+    for _ in range(3):
+        losses = [loss_of(model(batch())) for _ in range(3)]
+        for loss in losses:
+            loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def interleaved(model: nn.Module, batch: Callable[[], Any]) -> None:
+    """As in a pipeline: one forward pass ahead."""
+    optimizer = optimizer_of(model)
+    for _ in range(3):
+        waiting = loss_of(model(batch()))
+        for _ in range(2):
+            ahead = loss_of(model(batch()))
+            waiting.backward()
+            waiting = ahead
+        waiting.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def by_grad(model: nn.Module, batch: Callable[[], Any]) -> None:
+    """Gradients of the inputs alone."""
+    for _ in range(4):
+        x = batch().requires_grad_()
+        torch.autograd.grad(loss_of(model(x)), [x])
+
+
+DRILLS: dict[str, Callable[[nn.Module, Callable[[], Any]], None]] = {
+    "training": train_and_evaluate,
+    "without optimizer": without_optimizer,
+    "accumulating": accumulating,
+    "interleaved": interleaved,
+    "by grad": by_grad,
+}
