@@ -60,4 +60,7 @@ class Gathering:
         unsaid = ""
         if self._mail.stopped:
             unsaid = "this run was told to end (SIGTERM), as torchrun does when a rank has died"
-        return join([trace, *map(Trace.from_json, texts.values())], patience, unsaid)
+        silent = set(range(1, trace.world)) - texts.keys()
+        unaudited = set() if self._certain else silent - self._mail.announced(silent)
+        traces = [trace, *map(Trace.from_json, texts.values())]
+        return join(traces, patience, unsaid, sorted(unaudited))

@@ -24,13 +24,19 @@ _AUDIT = Location("<audit>", 1, 1, 1, 1)
 Key = tuple[Any, ...]
 
 
-def join(traces: Sequence[Trace], waited: float = 0.0, unsaid: str = "") -> Trace:
+def join(
+    traces: Sequence[Trace],
+    waited: float = 0.0,
+    unsaid: str = "",
+    unaudited: Sequence[int] = (),
+) -> Trace:
     """One trace of all ranks.
 
     Args:
         traces: of different ranks of one program; the lowest rank says what all have in common.
         waited: seconds for which the others were waited for.
         unsaid: why others may be missing, if it is known.
+        unaudited: ranks that never said that an audit runs on them.
 
     >>> joined = join([Trace(rank=0, world=2, steps=3), Trace(rank=1, world=2, steps=3)])
     >>> joined.steps, joined.world, joined.missing
@@ -39,7 +45,9 @@ def join(traces: Sequence[Trace], waited: float = 0.0, unsaid: str = "") -> Trac
     traces = sorted(traces, key=lambda trace: trace.rank)
     first, world = traces[0], traces[0].world
     groups = _groups(traces)
-    missing = tuple(rank for rank in range(world) if rank not in {t.rank for t in traces})
+    heard = {trace.rank for trace in traces}
+    unaudited = tuple(rank for rank in sorted(unaudited) if rank not in heard)
+    missing = tuple(rank for rank in range(world) if rank not in {*heard, *unaudited})
     rows = _rows(traces)
     sites: list[Site] = []
     across: list[Across] = []
@@ -56,6 +64,7 @@ def join(traces: Sequence[Trace], waited: float = 0.0, unsaid: str = "") -> Trac
             places.update({(rank, index): len(sites) for rank, index, _ in part})
             sites.append(_site(part, pairs, len(traces)))
     unobserved += [_silent(rank, waited, unsaid) for rank in missing]
+    unobserved += [_unaudited(rank) for rank in unaudited]
     unobserved += _unused(groups, first)
     return replace(
         first,
@@ -77,6 +86,7 @@ def join(traces: Sequence[Trace], waited: float = 0.0, unsaid: str = "") -> Trac
         groups=groups,
         across=tuple(across),
         missing=missing,
+        unaudited=unaudited,
         joined=True,
     )
 
@@ -171,6 +181,16 @@ def _silent(rank: int, waited: float, unsaid: str) -> Unobserved:
         what=f"rank {rank}",
         reason=unsaid or f"it died, or sent no report within {waited:.0f} s",
         advice="look at what it printed; `patience` is how long it is waited for",
+        where=_AUDIT,
+    )
+
+
+def _unaudited(rank: int) -> Unobserved:
+    return Unobserved(
+        module="",
+        what=f"rank {rank}",
+        reason="no audit ran on it",
+        advice='audit on every rank, or say ranks="alone" where one is enough',
         where=_AUDIT,
     )
 

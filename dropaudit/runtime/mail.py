@@ -85,12 +85,20 @@ class Mail:
             left = ranks - texts.keys()
             if waited > patience or not left:
                 break
-            if grace is not None and waited > grace and not self._announced(store, left):
+            if grace is not None and waited > grace and not self.announced(left):
                 break
             time.sleep(pause)
             pause = min(2 * pause, 0.2)
         self._clean(ranks)
         return texts
+
+    def announced(self, ranks: set[int]) -> set[int]:
+        """Those of `ranks` that said that they are audited."""
+        store = self._store()
+        if store is not None:
+            with suppress(Exception):  # the process that held it is gone
+                return {rank for rank in ranks if store.check([f"here/{rank}"])}
+        return set()
 
     @contextmanager
     def patient(self) -> Iterator[None]:
@@ -128,13 +136,6 @@ class Mail:
         except Exception:  # there is no other way to ask whether it can be reached
             return None
         return None
-
-    def _announced(self, store: Any, ranks: set[int]) -> bool:
-        if store is None:
-            return False
-        with suppress(Exception):
-            return any(store.check([f"here/{rank}"]) for rank in ranks)
-        return False
 
     # Files
 

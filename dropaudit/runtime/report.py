@@ -122,9 +122,9 @@ def _header(trace: Trace) -> str:
     words = [f"dropout audit: {seen}"]
     words += [f"of {models}"] if models else []
     words += [f"on {', '.join(trace.devices)}"] if trace.devices else []
-    heard = trace.world - len(trace.missing)
-    words += [f"on {heard:,} of {trace.world:,} ranks"] if trace.missing else []
-    words += [f"on {trace.world:,} ranks"] if trace.joined and not trace.missing else []
+    heard = trace.world - len(trace.missing) - len(trace.unaudited)
+    of_all = "" if heard == trace.world else f"{heard:,} of "
+    words += [f"on {of_all}{trace.world:,} ranks"] if trace.joined else []
     lines = wrap(" ".join(words), WIDTH, subsequent_indent="    ")
     return "\n".join([*lines, f"{amount} a call, alpha {settings.alpha:g}, {sites}, {held} held"])
 

@@ -372,6 +372,8 @@ class Trace:
     """How many ranks the program had."""
     missing: tuple[int, ...] = ()
     """Ranks that a joined trace says nothing of: they died, or did not report in time."""
+    unaudited: tuple[int, ...] = ()
+    """Ranks on which no audit ran, as far as the others know."""
     groups: tuple[Group, ...] = ()
     across: tuple[Across, ...] = ()
 

@@ -74,6 +74,12 @@ if seeds == "own":
     torch.manual_seed(1 + rank)
 elif seeds == "of data":
     torch.manual_seed(1 + rank // 2)
+if at_rank_1.startswith("block"):  # an audit of the script's own
+    import dropaudit
+    audits = at_rank_1 == "block" or rank == 0
+    audit = dropaudit.audit(model) if audits else None
+    if audits:
+        audit.start()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 data = torch.Generator().manual_seed(100 + rank // (2 if wrapper == "2d" else 1))
 for step in range(6):
@@ -88,6 +94,9 @@ for step in range(6):
 model.eval()
 with torch.no_grad():
     total = model(torch.ones(4, 32)).sum().item()
+if at_rank_1.startswith("block") and audits:
+    audit.stop()
+    print("reported", audit.report.trace.joined, flush=True)
 os.write(1, f"{rank}: {total:.9f} {torch.rand(()).item():.9f}\\n".encode())  # in one piece
 if at_rank_1 == "silent" and rank == 1:
     os._exit(0)

@@ -122,6 +122,13 @@ def test_a_rank_that_is_missing_is_said() -> None:
     assert finding.code == "DRP000" and finding.message.startswith("rank 1 was not checked")
 
 
+def test_a_rank_without_an_audit_is_said_too() -> None:
+    """Where the user audits one rank only, nobody is missing."""
+    joined = join([rank_of(0, "a")], unaudited=[1])
+    assert (joined.missing, joined.unaudited) == ((), (1,))
+    assert "no audit ran on it" in judge(joined)[0].message
+
+
 def test_ranks_that_could_not_be_compared_are_said() -> None:
     """Batches of different shapes, and no random state to go by."""
     marks = tuple(replace(m, shape="8x8") for m in rank_of(1, "b").sites[0].fingerprints)
@@ -161,7 +168,7 @@ def test_a_policy_that_makes_no_sense_is_refused(option: object, sentence: str) 
 def test_a_trace_of_one_process_is_read_as_ever() -> None:
     """Old traces have no ranks."""
     value = json.loads(Trace(sites=(site(),)).to_json())
-    for name in ("rank", "world", "joined", "missing", "groups", "across"):
+    for name in ("rank", "world", "joined", "missing", "unaudited", "groups", "across"):
         del value[name]
     for name in ("fingerprints", "groups", "ranks", "choice"):
         del value["sites"][0][name]

@@ -95,3 +95,17 @@ def test_masks_that_have_to_be_identical_are_compared(tmp_path: Path) -> None:
     done = by_hand(tmp_path, "none", "own", options=("--ranks", "identical"))
     assert done.codes == (1, 0)
     assert SHARED in done.stderr and "must share one" in " ".join(done.stderr.split())
+
+
+def test_an_audit_in_the_script_is_one_for_all_ranks(tmp_path: Path) -> None:
+    """Rank 0 raises for all."""
+    done = torchrun(tmp_path, "ddp", "one", "block", audited=False)
+    assert "DropoutAuditError" in done.stderr and "on ranks 0-1" in done.stderr
+    assert "reported True" not in done.stdout
+
+
+def test_an_audit_of_rank_0_alone_is_no_error(tmp_path: Path) -> None:
+    """It waits for the others only briefly; the report says that they were not audited."""
+    done = torchrun(tmp_path, "ddp", "own", "block on rank 0", audited=False)
+    assert done.codes == (0,), done.stderr
+    assert done.stdout.count("reported True") == 1
