@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dropaudit.static.joining import scan_program
 from dropaudit.static.scanner import scan_python
 
 HEAD = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
@@ -11,7 +12,7 @@ MODULE = HEAD + "class Net(nn.Module):\n"
 
 
 def codes(program: str) -> list[str]:
-    return [f.code for f in scan_python("net.py", program.encode())]
+    return [f.code for f in scan_program("net.py", program.encode(), {})]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from textwrap import dedent, indent
 
 import pytest
 
-from dropaudit.static.scanner import scan_python
+from dropaudit.static.joining import scan_program
 
 NAMES = (
     "unscaled_mask",
@@ -32,7 +32,7 @@ def codes(program: str) -> list[str]:
     """The codes of what the five rules find, in order."""
     source = HEAD + dedent(program)
     compile(source, "net.py", "exec")
-    return [f.code for f in scan_python("net.py", source.encode(), RULES)]
+    return [f.code for f in scan_program("net.py", source.encode(), {}, RULES)]
 
 
 def module(body: str, name: str = "MyDropout") -> str:

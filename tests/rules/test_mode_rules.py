@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dropaudit.static.joining import scan_program
 from dropaudit.static.record import Options
-from dropaudit.static.scanner import scan_python
 from tests.programs import fixed
 
 HEAD = "import torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n"
@@ -70,7 +70,7 @@ def test_fixes_keep_comments_commas_and_precedence(before: str, after: str) -> N
 @pytest.mark.parametrize("program", UNFIXABLE)
 def test_there_is_no_fix_where_self_is_not_the_module(program: str) -> None:
     """A static method, or a `self` that is bound anew."""
-    found = scan_python("net.py", (HEAD + program).encode())
+    found = scan_program("net.py", (HEAD + program).encode(), {})
     assert [(f.code, f.fix) for f in found] == [("DRP201", None)]
 
 
@@ -80,15 +80,15 @@ def test_the_message_shows_the_default_rate_of_the_constructor() -> None:
         "class Net(nn.Module):\n    def __init__(self, rate=0.25):\n        self.rate = rate\n"
         "    def forward(self, x):\n        return F.dropout(x, self.rate)\n"
     )
-    found = scan_python("net.py", (HEAD + program).encode())
+    found = scan_program("net.py", (HEAD + program).encode(), {})
     assert "25 % of the activations" in found[0].message
 
 
 def test_settings_name_what_stays_on() -> None:
     """`always-on` silences the class that it names."""
     program = (HEAD + CLASS + "return F.dropout(x)\n").encode()
-    assert scan_python("net.py", program, options=Options(always_on=("N?t",))) == []
+    assert scan_program("net.py", program, {}, options=Options(always_on=("N?t",))) == []
 
 
 def _codes(program: str) -> list[str]:
-    return [f.code for f in scan_python("net.py", (HEAD + program).encode())]
+    return [f.code for f in scan_program("net.py", (HEAD + program).encode(), {})]

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from dropaudit.static.scanner import scan_python
+from dropaudit.static.joining import scan_program
 
 HEAD = """
 from torch import nn
@@ -26,7 +26,7 @@ def reported(methods: str) -> list[str]:
     """The lines that DRP214 reports, stripped."""
     program = HEAD + textwrap.indent(textwrap.dedent(methods), "    ")
     lines = program.splitlines()
-    found = scan_python("net.py", program.encode())
+    found = scan_program("net.py", program.encode(), {})
     return [lines[f.where.line - 1].strip() for f in found if f.code == "DRP214"]
 
 

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from dropaudit.static.scanner import scan_python
+from dropaudit.static.joining import scan_program
 
 HEAD = """
 import torch
@@ -26,7 +26,7 @@ class Net(nn.Module):
 def reported(code: str, path: str = "net.py") -> list[str]:
     """The lines that DRP207 reports, stripped."""
     program = HEAD + textwrap.dedent(code)
-    found = scan_python(path, program.encode())
+    found = scan_program(path, program.encode(), {})
     lines = program.splitlines()
     return [lines[f.where.line - 1].strip() for f in found if f.code == "DRP207"]
 

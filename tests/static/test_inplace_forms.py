@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from dropaudit.static.scanner import scan_python
+from dropaudit.static.joining import scan_program
 from tests.programs import marked, unmarked
 
 HEAD = """\
@@ -95,5 +95,5 @@ def test_containers_are_seen_under_every_name(name: str) -> None:
 
 def _judge(program: str) -> None:
     compile(program, "example.py", "exec")
-    found = scan_python("example.py", unmarked(program).encode())
+    found = scan_program("example.py", unmarked(program).encode(), {})
     assert [(f.where.line, f.code) for f in found] == marked(program), program

@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-from dropaudit.static.scanner import scan_python
+from dropaudit.static.joining import scan_program
 from tests.programs import marked, unmarked
 
 HEAD = """\
@@ -828,7 +828,7 @@ def test_each_form_is_judged_at_its_line_by_every_rule(name: str) -> None:
     """Exactly the marked lines, whatever rule might speak."""
     program = HEAD + FORMS[name]
     compile(program, "example.py", "exec")
-    found = scan_python("example.py", unmarked(program).encode())
+    found = scan_program("example.py", unmarked(program).encode(), {})
     assert [(f.where.line, f.code) for f in found] == marked(program), program
 
 
