@@ -12,9 +12,10 @@ from torch import Tensor
 
 from dropaudit.runtime.threads import THREAD
 
-_saved_tensor_hooks: Callable[[bool], Any] = getattr(
-    getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", lambda _: None
-)
+_HOOKS = "_top_saved_tensors_default_hooks"
+_TELLS = hasattr(torch._C._autograd, _HOOKS)
+"""Whether this version of torch tells how tensors are saved."""
+_saved_tensor_hooks: Callable[[bool], Any] = getattr(torch._C._autograd, _HOOKS, lambda _: None)
 _PHILOX = 16
 _SEED = 8
 
@@ -40,8 +41,8 @@ def is_discarded() -> bool:
 
 def may_run_again() -> bool:
     """Whether what runs now may be run again in the backward pass: it saves its tensors in some
-    unusual way, or runs within an autograd function."""
-    return THREAD.applying > 0 or _saved_tensor_hooks(True) is not None
+    unusual way, or runs within an autograd function. Any call may, where torch does not tell."""
+    return THREAD.applying > 0 or not _TELLS or _saved_tensor_hooks(True) is not None
 
 
 def name_of_state(state: Tensor | None) -> str | None:

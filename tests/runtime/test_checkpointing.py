@@ -283,7 +283,8 @@ def test_an_audit_does_not_undo_what_checkpointing_saves(
     rerun: str, layers: tuple[str, ...], activations: int
 ) -> None:
     """At most 1.02 of the peak without an audit. The hook of a dropout keeps the gradient that came
-    in while its node runs, which is where the second run may begin: one activation then, two if a policy keeps more."""
+    in while its node runs, which is where the second run may begin: one activation then, two if a
+    policy keeps more."""
     model = Wide(rerun, *layers)
     bare = peak(model, lambda _: nullcontext())
     activations *= 2 if rerun == "selective" else 1
