@@ -20,7 +20,8 @@ def backward_code(seen: Evidence) -> str | None:
         backward.broken_products or moved or backward.broken > _NOISE * backward.elements
     ):
         return None
-    if backward.recomputed and not site.recompute.compared + site.recompute.stopped:
+    again = site.recompute
+    if (backward.recomputed or again.calls) and not again.compared + again.stopped:
         return "DRP303"
     if backward.lost or (backward.broken_products and not backward.broken):
         return "DRP301"
