@@ -36,7 +36,8 @@ model.train()
 ## Fix safety
 
 The fix puts `model.eval()` at the top of the function, where the name that it uses stands for the
-model. It changes what the evaluation returns, and training needs a `train()` after it: unsafe.
+model, and all of the way to it is in one file. It changes what the evaluation returns, and training
+needs a `train()` after it: unsafe.
 
 ## Not seen
 
@@ -247,6 +248,8 @@ def _eval_first(project: Project, evaluation: Evaluated) -> Fix | None:
     head = visit.written.partition(".")[0]
     if len(evaluation.models) > 1 or not visit.start.function or not head:
         return None
+    if any(step.path != visit.start.path for step in visit.way.steps):
+        return None  # who trains is elsewhere, and might go on in eval mode
     function = project.resolver.functions(visit.start.path)[visit.start.function]
     parameters = {parameter.name for parameter in function.parameters}
     if function.top is None or (head in function.assigned and head not in parameters):

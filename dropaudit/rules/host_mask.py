@@ -62,6 +62,28 @@ rule = Rule(
     examples=(
         Example(
             """
+            import numpy as np
+            import torch
+            from torch import nn
+
+            class NumpyDropout(nn.Module):
+                def __init__(self, p):
+                    super().__init__()
+                    self.p = p
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    mask = np.random.binomial(1, 1 - self.p, size=x.shape)  # DRP108
+                    return x * torch.from_numpy(mask).to(x) / (1 - self.p)
+
+            model = nn.Sequential(nn.Linear(256, 256), NumpyDropout(0.5))
+            batch = torch.randn(16, 256)
+            """,
+            live=("DRP108",),
+        ),
+        Example(
+            """
             import random
 
             import numpy as np

@@ -68,6 +68,27 @@ rule = Rule(
     examples=(
         Example(
             """
+            import torch
+            from torch import nn
+
+            class DropPath(nn.Module):
+                def __init__(self, drop_prob):
+                    super().__init__()
+                    self.drop_prob = drop_prob
+
+                def forward(self, x):
+                    if not self.training:
+                        return x
+                    keep_prob = 1 - self.drop_prob
+                    mask = (torch.rand_like(x) < keep_prob).to(x.dtype)  # DRP107
+                    return x * mask / keep_prob
+
+            model, batch = nn.Sequential(nn.Linear(256, 256), DropPath(0.5)), torch.randn(64, 256)
+            """,
+            live=("DRP107",),
+        ),
+        Example(
+            """
             import random
             import torch
             import torch.nn as nn

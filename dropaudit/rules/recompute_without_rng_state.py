@@ -10,6 +10,11 @@ under a name with `functools.partial`. A checkpoint that is written by hand, as 
 `torch.autograd.Function` whose backward runs a function again, is reported where it keeps no random
 state and some part of the program hands it a function with dropout.
 
+An audit compares the masks of both runs, whatever keeps the random state or fails to: generators of
+one's own, seeds from elsewhere, a function that draws more numbers in one run than in the other, a
+selective policy that saves the result of a random function. It reports the share of elements that
+differ and the random states from which the runs began.
+
 ## Why is this bad
 
 Backward runs the function again to get its activations back. Without the random state the second
@@ -39,13 +44,6 @@ the time to save and restore the random state. There is no fix for Functions.
 
 A flag that comes from a parameter, modules of libraries, and rates that may be zero: those of a
 schedule, and parameters with a default of zero that nobody gives a rate.
-
-## In a running model
-
-An audit compares the masks of both runs, whatever keeps the random state or fails to: generators of
-one's own, seeds from elsewhere, a function that draws more numbers in one run than in the other, a
-selective policy that saves the result of a random function. It reports the share of elements that
-differ and the random states from which the runs began.
 
 ## References
 

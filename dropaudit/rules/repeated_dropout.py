@@ -72,6 +72,26 @@ rule = Rule(
         Example(
             """
             import torch
+            from torch import nn
+            from torch.nn import functional as F
+
+            class Head(nn.Module):
+                def __init__(self):
+                    super().__init__()
+                    self.drop = nn.Dropout(0.5)
+                    self.fc = nn.Linear(256, 256)
+
+                def forward(self, x):
+                    x = self.drop(self.fc(x))
+                    return F.dropout(x, 0.5, self.training)  # DRP109
+
+            model, batch = Head(), torch.randn(16, 256)
+            """,
+            live=("DRP109",),
+        ),
+        Example(
+            """
+            import torch
             import torch.nn as nn
             import torch.nn.functional as F
 

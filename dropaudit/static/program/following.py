@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -59,6 +60,12 @@ def _functions(resolver: Resolver, units: Units, paths: Sequence[str]) -> Iterat
 def _paths(resolver: Resolver, reported: frozenset[str]) -> list[str]:
     """The files to follow, in order: those reported on, and those that import them."""
     near = set(resolver.files) & reported
+    folders = {posixpath.dirname(path) for path in near}
+    near |= {  # what one script stores, the one beside it may load
+        path
+        for path in resolver.files
+        if posixpath.dirname(path) in folders and "save" in _module_calls(resolver, path)
+    }
     if len(near) < len(resolver.files):
         importers: dict[str, list[str]] = {}
         for path in resolver.files:
@@ -71,6 +78,11 @@ def _paths(resolver: Resolver, reported: frozenset[str]) -> list[str]:
                     near.add(path)
                     stack.append(path)
     return [path for path in resolver.files if path in near and not TEST_FILE.search(path)]
+
+
+def _module_calls(resolver: Resolver, path: str) -> frozenset[str]:
+    module = resolver.functions(path).get("")
+    return frozenset() if module is None else module.calls
 
 
 def _imported(resolver: Resolver, path: str) -> set[str]:
