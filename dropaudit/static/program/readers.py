@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-from dropaudit.static.program.code import Attribute, Call, Constant, Name, dotted, within
-from dropaudit.static.program.facts import ClassFacts
-from dropaudit.static.program.resolve import ClassRef, External, FunctionRef, Resolver
+from dropaudit.static.program.code import (
+    Attribute,
+    Call,
+    Constant,
+    Expression,
+    Name,
+    dotted,
+    within,
+)
+from dropaudit.static.program.facts import ClassFacts, FunctionFacts
+from dropaudit.static.program.resolve import ClassRef, External, FunctionRef, Resolver, Symbol
 
 # bases that read none of the attributes that a class adds
 PLAIN_BASE = re.compile(
@@ -39,8 +48,14 @@ class Readers:
         for one in self._family(ref):
             if one != ref and _reads(self._resolver.class_facts(one), name):
                 return True
-        near = self._importers({one.path for one in self._family(ref)})
-        return any(self._reads_of_others(path, name) for path in sorted(near - {ref.path}))
+        family = frozenset(self._family(ref))
+        near = self._importers({one.path for one in family})
+        parts = {held.name for held in self._resolver.class_facts(ref).held} - {name}
+        own_forward = "forward" in self._resolver.class_facts(ref).methods
+        return any(
+            self._reads_of_others(path, name, family, parts if own_forward else set())
+            for path in sorted(near - {ref.path})
+        )
 
     def is_whole(self, ref: ClassRef) -> bool:
         """Whether the program shows all that runs on an instance of a class, and that it does run.
@@ -106,25 +121,75 @@ class Readers:
             found[path] = {one.path for one in known}
         return found
 
-    def _reads_of_others(self, path: str, name: str) -> bool:
-        """Whether a file reads the attribute of something other than `self` and settings."""
-        functions = self._resolver.files[path].functions
+    def _reads_of_others(
+        self, path: str, name: str, family: frozenset[ClassRef], parts: set[str]
+    ) -> bool:
+        """Whether a file reads the attribute of something other than `self` and settings.
+
+        What a class is seen to build is no instance of `family` if it is something else. Who runs
+        several of the `parts` of a module by hand, in place of its forward, does not mend that.
+        """
         quoted = f'"{name}"'
-        return any(quoted in one.text and _names(one.body, name) for one in functions)
+        for function in self._resolver.files[path].functions:
+            if quoted in function.text:
+                holders = set(_holders(function.body, name))
+                holders -= {one for one in holders if _runs_parts(function.body, one, parts)}
+                if any(self._may_be(path, function, one, family) for one in holders):
+                    return True
+        return False
+
+    def _may_be(
+        self, path: str, function: FunctionFacts, holder: str, family: frozenset[ClassRef]
+    ) -> bool:
+        """Whether `holder`, as written in a function, may be an instance of `family`."""
+        if not holder.startswith("self.") or holder.count(".") > 1 or not function.is_method:
+            return True
+        owner = ClassRef(path, function.qualified.rpartition(".")[0])
+        if not self.knows(owner):
+            return True
+        built = [
+            self._built(one.path, held.value)
+            for one in self._resolver.lineage(owner)
+            if isinstance(one, ClassRef)
+            for held in self._resolver.class_facts(one).held
+            if held.name == holder.removeprefix("self.")
+        ]
+        return not built or any(one is None or one in family for one in built)
+
+    def _built(self, path: str, value: Expression) -> Symbol | None:
+        """The class whose instance a value is, where it plainly is one."""
+        if not isinstance(value, Call):
+            return None
+        symbol = self._resolver.resolve(path, dotted(value.function))
+        if isinstance(symbol, External):
+            return symbol if symbol.dotted.startswith("torch.nn.") else None
+        return symbol if isinstance(symbol, ClassRef) else None
 
 
 def _reads(facts: ClassFacts, name: str) -> bool:
     return name in facts.reads or facts.dynamic or bool(facts.reads & READS_ALL)
 
 
-def _names(body: Any, name: str) -> bool:
+def _runs_parts(body: Any, holder: str, parts: set[str]) -> bool:
+    """Whether code calls at least two other parts of what it reads an attribute of."""
+    called = {
+        node.function.name
+        for node in within(body)
+        if isinstance(node, Call)
+        and isinstance(node.function, Attribute)
+        and dotted(node.function.value) == holder
+    }
+    return holder != "?" and len(called & parts) > 1
+
+
+def _holders(body: Any, name: str) -> Iterator[str]:
+    """What an attribute is read of; a question mark where that cannot be written as a name."""
     for node in within(body):
         match node:
             case Attribute(value=value, name=attribute) if attribute == name:
                 holder = dotted(value)
                 if holder != "self" and not SETTINGS.search(holder):
-                    return True
+                    yield holder or "?"
             case Call(function=Name("getattr" | "hasattr")):
                 if any(one.value == Constant(name) for one in node.arguments):
-                    return True
-    return False
+                    yield "?"
