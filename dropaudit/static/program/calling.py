@@ -78,8 +78,8 @@ class Calling:
     def any(
         self, ctx: Context, state: State, node: Call, callees: Values, given: Arguments
     ) -> list[Outcome]:
-        every = sorted(callees, key=repr)
-        if all(isinstance(one, Object) for one in every):
+        every = _models_first(callees)
+        if isinstance(every[0], Object):
             outcomes: list[Outcome] = [(state, UNKNOWN)]
             for callee in every:
                 outcomes = [
@@ -128,8 +128,8 @@ class Calling:
         if not owners:
             self.escape(state, given, name)
             return [(state, UNKNOWN)]
-        every = sorted(owners, key=repr)
-        if not all(isinstance(owner, Object) for owner in every):
+        every = _models_first(owners)
+        if not isinstance(every[0], Object):
             result: list[Outcome] = []
             for owner in every:
                 mine = state.copy() if len(every) > 1 else state
@@ -262,3 +262,13 @@ class Calling:
         for _, values in given:
             for each in objects(values):
                 self._heap.lose(state, each)
+
+
+def _models_first(values: Values) -> list[Value]:
+    """The things among values; the values in order where there is no thing.
+
+    Something may be a model or, if a test had come out otherwise, a function: what is then done to
+    it is done to the model.
+    """
+    every = sorted(values, key=repr)
+    return [one for one in every if isinstance(one, Object)] or every

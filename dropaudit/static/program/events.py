@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import replace
 
 from dropaudit.static.program import library
@@ -12,7 +13,9 @@ from dropaudit.static.program.heap import LOADED, Heap
 from dropaudit.static.program.resolve import ClassRef
 from dropaudit.static.program.sightings import Export, Sightings, Training, Verdict, Visit
 from dropaudit.static.program.values import Event, Mode, Object, State
+from dropaudit.static.purpose import PURPOSE, words
 
+_LOSS = re.compile(r"crit|loss|metric|objective", re.IGNORECASE)  # a module, but no model
 _LONGEST = 40  # lines of a report
 
 
@@ -67,12 +70,15 @@ class Events:
         start = self._start(ctx, at)
         layer, whole = self._heap.layer(thing)
         # of a model that cannot be looked into, its author says by `train()` that the mode matters
-        told = mode.switch is not None and not whole and not isinstance(origin.symbol, ClassRef)
+        told = thing.number in state.modes and mode.switch is not None and not whole
+        told = told and not isinstance(origin.symbol, ClassRef) and not _LOSS.search(origin.name)
         inside = start.path == at.path and start.function == at.function
         written = self._written[ctx.frame.number, thing.number] if inside else ""
         verdict: Verdict = "open"
         if ctx.hidden or mode.kind in ("eval", "unknown"):
             verdict = "right"
+        elif any(PURPOSE.search(words(step.function)) for step in ctx.steps):
+            verdict = "open"  # a Bayesian trainer samples on purpose
         elif mode.kind == "train" and (mode.trained or mode.loaded):
             verdict = "wrong" if layer or told or origin.symbol == LOADED else "open"
         mate = None

@@ -72,12 +72,19 @@ class Expressions:
                 return [(s, negated(v)) for s, v in self.value(ctx, state, value)]
             case Compare(left, how, right):
                 pairs = self.values(ctx, state, (left, right))
-                return [(s, compared(v[0], how, v[1])) for s, v in pairs]
+                return [(s, self._compared(v[0], how, v[1])) for s, v in pairs]
             case Attribute(inner, name) if isinstance(inner, Call):
                 return [(s, self.attribute(s, v, name)) for s, v in self.value(ctx, state, inner)]
             case Element(inner):
                 return [(s, elements(v)) for s, v in self.value(ctx, state, inner)]
         return [(state, self.read(ctx, state, node))]
+
+    def _compared(self, left: Values, how: str, right: Values) -> Values:
+        """As `compared`; what the program is seen to build is not None."""
+        built = (isinstance(v, Object) and not self._heap.origins[v.number].is_given for v in left)
+        if left and right == one(Plain(None)) and all(built):
+            return one(Plain(how in ("is not", "!=")))
+        return compared(left, how, right)
 
     def values(
         self, ctx: Context, state: State, nodes: Iterable[Expression]
