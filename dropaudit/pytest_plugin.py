@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     )
     from dropaudit.runtime.report import Report
 
-OPTIONS = ("every", "elements", "alpha", "on_finding", "fail_on", "sites")
+OPTIONS = ("every", "elements", "alpha", "on_finding", "fail_on", "sites", "ranks", "patience")
 """What `dropaudit.audit` takes by name, known without importing it."""
 _MARKER = (
     "dropaudit(every=1, elements=4096, alpha=1e-6, on_finding='raise', fail_on='error', sites=(), "
-    "enabled=True): audit the dropout of every model that the test runs; enabled=False leaves the "
+    "ranks=None, patience=60.0, enabled=True): audit the dropout of every model that the test runs; enabled=False leaves the "
     "test out of --dropaudit"
 )
 _PACKAGE = str(Path(__file__).parent)

@@ -313,8 +313,8 @@ def test_the_marker_takes_a_test_out_of_the_option(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("evry=2", "@pytest.mark.dropaudit takes every, *, sites, enabled, and not evry"),
-        ("3", "@pytest.mark.dropaudit takes every, *, sites, enabled, and not 3"),
+        ("evry=2", "@pytest.mark.dropaudit takes every, *, patience, enabled, and not evry"),
+        ("3", "@pytest.mark.dropaudit takes every, *, patience, enabled, and not 3"),
         ("every=0", "@pytest.mark.dropaudit: every must be at least 1, and is 0"),
         ("fail_on='info'", '@pytest.mark.dropaudit: fail_on must be "error" or "warning", *'),
     ],
