@@ -26,8 +26,8 @@ OPTIONS = ("every", "elements", "alpha", "on_finding", "fail_on", "sites", "rank
 """What `dropaudit.audit` takes by name, known without importing it."""
 _MARKER = (
     "dropaudit(every=1, elements=4096, alpha=1e-6, on_finding='raise', fail_on='error', sites=(), "
-    "ranks=None, patience=60.0, enabled=True): audit the dropout of every model that the test runs; enabled=False leaves the "
-    "test out of --dropaudit"
+    "ranks=None, patience=60.0, enabled=True): audit the dropout of every model that the test "
+    "runs; enabled=False leaves the test out of --dropaudit"
 )
 _PACKAGE = str(Path(__file__).parent)
 _AUDITS = pytest.StashKey["list[_Audit]"]()
