@@ -55,6 +55,7 @@ class Units:
         self._layers = layers
         self._words: dict[FunctionRef, bool] = {}
         self._matters: dict[FunctionRef, bool] = {}
+        self._called: dict[FunctionRef, tuple[FunctionRef, ...]] = {}
         self._trains_if: dict[tuple[FunctionRef, Settled], bool] = {}
         self._loops: dict[tuple[FunctionRef, int | Each, Settled], bool] = {}
         self._assigns: dict[tuple[FunctionRef, int], frozenset[str]] = {}
@@ -126,7 +127,7 @@ class Units:
         facts = self._resolver.functions(ref.path).get(ref.qualified)
         if facts is None:
             return False
-        if any(self.matters(target) for target in self._targets(facts.body, ref)):
+        if any(self.matters(target) for target in self._callees(ref)):
             return True
         for name in dict.fromkeys(map(dotted, called(facts.body))):
             if not name or name.startswith("self.") or self._target(name, ref) is not None:
@@ -193,12 +194,21 @@ class Units:
             if facts is None or depth > _DEPTH:
                 return False
             found = bool(words & facts.calls)
-            found = found or self._body_reaches(facts.body, ref, words, known, depth)
+            found = found or any(
+                self._reaches(one, words, known, depth + 1) for one in self._callees(ref)
+            )
             if not found and depth:
                 del known[ref]  # a cycle or the depth may have cut the answer off
                 return False
             known[ref] = found
         return known[ref]
+
+    def _callees(self, ref: FunctionRef) -> tuple[FunctionRef, ...]:
+        """The functions of the project that a function calls, or passes on to be called."""
+        if ref not in self._called:
+            body = self._resolver.functions(ref.path)[ref.qualified].body
+            self._called[ref] = tuple(self._targets(body, ref))
+        return self._called[ref]
 
     def _body_reaches(
         self,
