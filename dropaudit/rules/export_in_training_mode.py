@@ -71,7 +71,7 @@ from dropaudit.static.exports import FOR_TRAINING, constant_modes, exported, gra
 from dropaudit.static.modelayers import mode_layers
 from dropaudit.static.program.callers import calls_in
 from dropaudit.static.program.code import Attribute, Name, dotted
-from dropaudit.static.program.library import DROPS
+from dropaudit.static.program.lexicon import DROPS
 from dropaudit.static.program.project import Project
 from dropaudit.static.program.resolve import ClassRef, External, FunctionRef
 from dropaudit.static.program.verdicts import exports, place, told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.code import (
     Attribute,
     Call,
@@ -99,7 +99,7 @@ class Calling:
     ) -> list[Outcome]:
         match callee:
             case Function(ref):
-                if library.OWN_WRAPPERS.search(ref.qualified) and given and objects(given[0][1]):
+                if lexicon.OWN_WRAPPERS.search(ref.qualified) and given and objects(given[0][1]):
                     return [(state, given[0][1])]
                 return self._machine.functions.call(ctx, state, callee, given, node.where)
             case Class(ref):
@@ -120,7 +120,7 @@ class Calling:
         name: str,
         given: Arguments,
     ) -> list[Outcome]:
-        if name in library.BACKWARD:
+        if name in lexicon.BACKWARD:
             self._machine.events.backward(ctx, state, node.where)
             return [(state, UNKNOWN)]
         if name in ("train", "eval") and isinstance(inner, (Name, Element, Call)):
@@ -218,13 +218,13 @@ class Calling:
     ) -> list[Outcome]:
         name = callee.dotted
         last = name.rpartition(".")[2]
-        if last in library.BACKWARD:
+        if last in lexicon.BACKWARD:
             self._machine.events.backward(ctx, state, node.where)
             return [(state, UNKNOWN)]
-        if last in library.STEPS:
+        if last in lexicon.STEPS:
             self._machine.events.step(ctx, state, node.where, name)
             return self.closure(ctx, state, node, given)
-        if name in library.EXPORTS:
+        if name in lexicon.EXPORTS:
             self._export(ctx, state, node, name, given)
         if name == "getattr" and len(given) >= 2:
             return [(state, self._getattr(state, given))]
@@ -241,7 +241,7 @@ class Calling:
 
     def _export(self, ctx: Context, state: State, node: Call, name: str, given: Arguments) -> None:
         """A model is recorded as a graph, by itself or by one of its methods."""
-        words = ("", library.EXPORTS[name])
+        words = ("", lexicon.EXPORTS[name])
         values = next((v for n, v in given if n in words), UNKNOWN)
         bound = (v.owner for v in values if isinstance(v, Function) and v.owner is not None)
         things = [*(v for v in values if isinstance(v, Object)), *bound]
@@ -257,7 +257,7 @@ class Calling:
 
     def escape(self, state: State, given: Arguments, name: str = "?") -> None:
         """Models that are given to something unknown: it may switch them."""
-        if library.HARMLESS.search(name):
+        if lexicon.HARMLESS.search(name):
             return
         for _, values in given:
             for each in objects(values):

@@ -6,7 +6,7 @@ import posixpath
 import re
 from dataclasses import replace
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.code import Argument, Call, Constant, Span
 from dropaudit.static.program.frames import Context
 from dropaudit.static.program.heap import LOADED, Heap
@@ -53,16 +53,16 @@ class Events:
         """Whether models are judged, or used, where we are."""
         path, name = ctx.frame.path, ctx.frame.qualified
         last = name.rpartition(".")[2]
-        if ctx.trains or library.TEST_FILE.search(path) or library.SPARED.search(last):
+        if ctx.trains or lexicon.TEST_FILE.search(path) or lexicon.SPARED.search(last):
             return False
         if not grad:
             if ctx.held_out or ctx.measures:
                 return True
-            return bool(library.EVALUATES.search(last)) and not ctx.function_trains
+            return bool(lexicon.EVALUATES.search(last)) and not ctx.function_trains
         if ctx.told:  # `run_epoch(model, loader, train=False)`
             caller = ctx.steps[-2].function.rpartition(".")[2] if len(ctx.steps) > 1 else ""
-            return ctx.held_out or ctx.measures or bool(library.STRICTLY_EVALUATES.search(caller))
-        return bool(library.STRICTLY_EVALUATES.search(last)) and not ctx.function_trains
+            return ctx.held_out or ctx.measures or bool(lexicon.STRICTLY_EVALUATES.search(caller))
+        return bool(lexicon.STRICTLY_EVALUATES.search(last)) and not ctx.function_trains
 
     def _visit(self, ctx: Context, state: State, thing: Object, mode: Mode, node: Call) -> None:
         origin = self._heap.origins[thing.number]
@@ -170,7 +170,7 @@ def _is_used(ctx: Context) -> bool:
     stem = posixpath.basename(ctx.frame.path).rpartition(".")[0]
     if ctx.trains or ctx.function_trains or ctx.frame.qualified not in ("", "main", "run"):
         return False
-    return bool(library.SCRIPT_EVALUATES.search(stem)) and not library.TEST_FILE.search(
+    return bool(lexicon.SCRIPT_EVALUATES.search(stem)) and not lexicon.TEST_FILE.search(
         ctx.frame.path
     )
 

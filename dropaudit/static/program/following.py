@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
-from dropaudit.static.program.library import BACKWARD, TEST_FILE
+from dropaudit.static.program.lexicon import BACKWARD, TEST_FILE
 from dropaudit.static.program.machine import Machine
 from dropaudit.static.program.resolve import External, FunctionRef, Resolver
 from dropaudit.static.program.sightings import Sightings

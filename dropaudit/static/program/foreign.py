@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Hashable
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.code import Call, Constant
 from dropaudit.static.program.heap import LOADED, Heap
 from dropaudit.static.program.resolve import External
@@ -72,11 +72,11 @@ class Foreigners:
             return wrapped
         if self._builds_model(name):
             return one(self._model(state, External(name), "train", given, node, where, key))
-        if library.HARMLESS.search(name) and not library.FRAMEWORKS.search(name):
+        if lexicon.HARMLESS.search(name) and not lexicon.FRAMEWORKS.search(name):
             return self._instance(state, name, (), where, key) if last[:1].isupper() else UNKNOWN
         if last[:1].isupper():
             holds = tuple(each for _, values in given for each in objects(values))
-            holds = () if library.OPTIMIZER_LIKE.search(name) else holds
+            holds = () if lexicon.OPTIMIZER_LIKE.search(name) else holds
             return self._instance(state, name, holds, where, key)
         return None
 
@@ -88,12 +88,12 @@ class Foreigners:
 
     def wrapped(self, name: str, given: list[tuple[str, Values]]) -> Values | None:
         """What a wrapper gives back: the models that it was given, in their order."""
-        if not library.WRAPPERS.search(name):
+        if not lexicon.WRAPPERS.search(name):
             return None
         values = [v for n, v in given if n in ("", "model", "module", "models")]
         if not any(objects(v) for v in values):
             return None
-        if not library.MANY.search(name):
+        if not lexicon.MANY.search(name):
             return next(v for v in values if objects(v))
         if len(values) == 1:
             engine = name.endswith("initialize")  # of deepspeed: the engine and three more
@@ -121,7 +121,7 @@ class Foreigners:
         holds = tuple(each for _, values in given for each in objects(values))
         zero = (Constant(0), Constant(0.0), Constant(None))
         rates = frozenset(a.name for a in node.arguments if a.name and a.value not in zero)
-        if library.DROPOUT.search(symbol.dotted) and any(a.value in zero for a in node.arguments):
+        if lexicon.DROPOUT.search(symbol.dotted) and any(a.value in zero for a in node.arguments):
             symbol = External("torch.nn.Identity")  # a rate of zero
         origin = Origin(symbol, True, "", where, None, rates, False, holds)
         return self._heap.make(state, origin, kind, *key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.code import (
     Constant,
     Expression,
@@ -98,11 +98,11 @@ class Functions:
         for decorator in facts.decorators:
             symbol = self._machine.resolver.resolve(frame.path, decorator) if decorator else None
             name = getattr(symbol, "dotted", decorator)
-            if name in library.GRAD_OFF or decorator.endswith(("no_grad", "inference_mode")):
+            if name in lexicon.GRAD_OFF or decorator.endswith(("no_grad", "inference_mode")):
                 grad_off = True
             elif isinstance(symbol, (FunctionRef, ClassRef)):
                 hidden = hidden or self._may_switch(symbol)
-            elif not library.PLAIN_DECORATORS.search(name or "?"):
+            elif not lexicon.PLAIN_DECORATORS.search(name or "?"):
                 hidden = True
         units = self._machine.units
         trains = units.trains_if(frame.ref, settled)

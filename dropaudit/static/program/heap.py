@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.code import Attribute, Call, Expression, dotted
 from dropaudit.static.program.layers import Layers
 from dropaudit.static.program.patterns import matches_any
@@ -114,7 +114,7 @@ class Heap:
     def _built(self, path: str, value: Expression) -> Symbol | None:
         while isinstance(value, Call):
             match value.function:
-                case Attribute(inner, name) if name in library.SAME_METHODS:
+                case Attribute(inner, name) if name in lexicon.SAME_METHODS:
                     value = inner
                     continue
             name = dotted(value.function)
@@ -264,7 +264,7 @@ class Heap:
                 names = outside = [name]
             case _:
                 return False
-        return any(library.FRAMEWORKS.search(name) for name in outside) or any(
+        return any(lexicon.FRAMEWORKS.search(name) for name in outside) or any(
             matches_any(name, self._options.framework_bases) for name in names
         )
 
@@ -305,9 +305,9 @@ def _is_moved(value: Expression, name: str) -> bool:
     """Whether a value is `self.name` itself, on another device or in a wrapper."""
     while isinstance(value, Call):
         match value.function:
-            case Attribute(inner, method) if method in library.SAME_METHODS:
+            case Attribute(inner, method) if method in lexicon.SAME_METHODS:
                 value = inner
-            case _ if len(value.arguments) and library.WRAPPERS.search(dotted(value.function)):
+            case _ if len(value.arguments) and lexicon.WRAPPERS.search(dotted(value.function)):
                 value = value.arguments[0].value
             case _:
                 return False
@@ -316,6 +316,6 @@ def _is_moved(value: Expression, name: str) -> bool:
 
 def _rated(origin: Origin) -> str:
     """Of a recurrent or attention layer of torch: "Dropout" where it was given a rate."""
-    if isinstance(origin.symbol, External) and library.RATE_LAYERS.search(origin.symbol.dotted):
-        return "Dropout" * any(library.RATE_WORDS.search(name) for name in origin.rates)
+    if isinstance(origin.symbol, External) and lexicon.RATE_LAYERS.search(origin.symbol.dotted):
+        return "Dropout" * any(lexicon.RATE_WORDS.search(name) for name in origin.rates)
     return ""

@@ -20,7 +20,7 @@ from dropaudit.static.program.code import (
     Statement,
     dotted,
 )
-from dropaudit.static.program.library import (
+from dropaudit.static.program.lexicon import (
     DROPOUT_LAYERS,
     DROPS,
     MODE_LAYERS,

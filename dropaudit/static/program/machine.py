@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.calling import Calling
 from dropaudit.static.program.classes import Classes
 from dropaudit.static.program.code import (
@@ -139,7 +139,7 @@ class Machine:
     ) -> list[State]:
         match statement:
             case Do(value):
-                if isinstance(value, Call) and dotted(value.function) in library.EXITS:
+                if isinstance(value, Call) and dotted(value.function) in lexicon.EXITS:
                     return []
                 return [
                     after
@@ -356,7 +356,7 @@ class Machine:
 
     def loop_context(self, ctx: Context, node: Loop | Each) -> Context:
         """What holds inside of a loop, or of a comprehension."""
-        held_out = ctx.held_out or any(library.HELD_OUT.search(w) for w in _written(node.source))
+        held_out = ctx.held_out or any(lexicon.HELD_OUT.search(w) for w in _written(node.source))
         trains = self.units.loop_trains(node, ctx.frame.ref, ctx.settled)
         return replace(
             ctx,
@@ -397,7 +397,10 @@ class Machine:
         function = value.function if isinstance(value, Call) else value
         symbol = self.resolver.resolve(ctx.frame.path, dotted(function)) if function else None
         name = getattr(symbol, "dotted", dotted(function))
-        off = name in library.GRAD_OFF or name.rpartition(".")[2] in ("no_grad", "inference_mode")
+        off = name in lexicon.GRAD_OFF or name.rpartition(".")[2] in (
+            "no_grad",
+            "inference_mode",
+        )
         if name.rpartition(".")[2] == "set_grad_enabled" and isinstance(value, Call):
             off = value.arguments[:1] != () and value.arguments[0].value == Constant(False)
         given: list[Object] = []
@@ -408,7 +411,7 @@ class Machine:
                 given += [each for values in arguments for each in objects(values)]
                 if isinstance(function, Attribute):
                     given += objects(self.expressions.peek(ctx, state, function.value))
-            known = symbol is None or not library.HARMLESS.search(name)
+            known = symbol is None or not lexicon.HARMLESS.search(name)
             if isinstance(value, Call) and given and known:
                 outcomes = [(state, UNKNOWN)]
             else:

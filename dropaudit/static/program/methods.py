@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dropaudit.static.program import library
+from dropaudit.static.program import lexicon
 from dropaudit.static.program.code import (
     Attribute,
     Call,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dropaudit.static.program.machine import Machine
 
 _MODE_WORDS = frozenset(
-    ["train", "eval", "no_grad", "inference_mode", "set_grad_enabled", *library.BACKWARD]
+    ["train", "eval", "no_grad", "inference_mode", "set_grad_enabled", *lexicon.BACKWARD]
 )
 LOADS = frozenset(
     ["load_state_dict", "load_weights", "load_checkpoint", "load_pretrained", "restore", "load"]
@@ -72,9 +72,9 @@ class Methods:
         if self._heap.is_attribute(state, thing, name):
             attribute = self._heap.someone(state, thing.number, name)
             return self._machine.calls.any(ctx, state, node, attribute, given)
-        if name in library.SAME_METHODS:
+        if name in lexicon.SAME_METHODS:
             return [(state, one(thing))]
-        if name in library.STEPS:
+        if name in lexicon.STEPS:
             self._machine.events.step(ctx, state, node.where, origin.name)
             return self._machine.calls.closure(ctx, state, node, given)
         if name in LOADS:
@@ -110,7 +110,7 @@ class Methods:
         if isinstance(method, FunctionRef):
             facts = self._machine.resolver.function_facts(method)
             own = origin.is_model and bool(facts.calls & {"super", "train"})
-            return own and not facts.calls & library.BACKWARD
+            return own and not facts.calls & lexicon.BACKWARD
         return origin.is_model or not isinstance(origin.symbol, (ClassRef, External))
 
     def switch(
@@ -129,7 +129,7 @@ class Methods:
         if self._heap.is_framework(self._heap.origins[thing.number].symbol):
             kind = "unknown"
         event = Event(ctx.frame.path, where, ctx.frame.qualified)
-        at_end = kind == "eval" and any(library.LAST_BATCH.search(text) for text in ctx.guards)
+        at_end = kind == "eval" and any(lexicon.LAST_BATCH.search(text) for text in ctx.guards)
         self._heap.switch(state, thing, kind, None if at_end else event)
 
     def _own_method(
@@ -149,7 +149,7 @@ class Methods:
                 self._machine.events.forward(ctx, state, thing, node, _owner(node))
                 return [(state, UNKNOWN)]
             if not facts.calls & _MODE_WORDS:
-                if library.NOT_FORWARD.search(name):
+                if lexicon.NOT_FORWARD.search(name):
                     return [(state, UNKNOWN)]
                 if self._uses_layers(thing, facts):
                     self._machine.events.forward(ctx, state, thing, node, _owner(node))
@@ -175,16 +175,16 @@ class Methods:
         if name == "forward":
             return True
         mode = self._heap.mode(state, thing.number)
-        if mode is None or library.NOT_FORWARD.search(name):
+        if mode is None or lexicon.NOT_FORWARD.search(name):
             return False
         return origin.is_model or mode.kind in ("train", "eval")
 
     def _is_quiet(self, origin: Origin, name: str) -> bool:
         """Whether a foreign thing leaves the models alone that it was built with."""
         symbol = origin.symbol
-        if isinstance(symbol, External) and library.OPTIMIZER_LIKE.search(symbol.dotted):
+        if isinstance(symbol, External) and lexicon.OPTIMIZER_LIKE.search(symbol.dotted):
             return True
-        return bool(library.HARMLESS.search(name)) or name in LOADS
+        return bool(lexicon.HARMLESS.search(name)) or name in LOADS
 
     def call_super(self, ctx: Context, state: State, node: Call, name: str) -> list[Outcome]:
         """`super().name(...)`: the method of a base, for the same object."""
@@ -215,7 +215,7 @@ class Methods:
         if found:
             return found
         origin = self._heap.origins[owner.number]
-        if name in library.SAME_ATTRIBUTES and not self._heap.is_attribute(state, owner, name):
+        if name in lexicon.SAME_ATTRIBUTES and not self._heap.is_attribute(state, owner, name):
             return one(owner)
         if name == "training":
             mode = self._heap.mode(state, owner.number)

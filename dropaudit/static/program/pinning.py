@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dropaudit.static.program.callers import Callers
 from dropaudit.static.program.code import dotted
-from dropaudit.static.program.library import FRAMEWORKS
+from dropaudit.static.program.lexicon import FRAMEWORKS
 from dropaudit.static.program.resolve import ClassRef, External, FunctionRef, Resolver
 
 _SWITCHES = ("eval", "train", "modules", "named_modules", "children", "named_children", "apply")

@@ -25,7 +25,7 @@ from dropaudit.static.program.code import (
     within,
 )
 from dropaudit.static.program.layers import Layers
-from dropaudit.static.program.library import BACKWARD, MEASURES
+from dropaudit.static.program.lexicon import BACKWARD, MEASURES
 from dropaudit.static.program.resolve import (
     ClassRef,
     External,

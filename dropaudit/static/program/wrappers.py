@@ -28,7 +28,7 @@ from dropaudit.static.program.code import (
 )
 from dropaudit.static.program.facts import FunctionFacts, Parameter
 from dropaudit.static.program.gates import Gated, Tests, gated, implied, names_mode
-from dropaudit.static.program.library import DROPS
+from dropaudit.static.program.lexicon import DROPS
 from dropaudit.static.program.resolve import (
     ClassRef,
     External,
